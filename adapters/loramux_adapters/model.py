@@ -1,0 +1,254 @@
+"""The nouns of loramux, frozen. DESIGN section 3 says what each one means; times are Unix seconds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class Tier(StrEnum):
+    """Where a version's weights are, best first."""
+
+    GPU = "gpu"
+    CPU = "cpu"
+    DISK = "disk"
+    REMOTE = "remote"
+
+
+class VersionState(StrEnum):
+    """`pending → fetching → validating → staging → ready → draining → deleted`, or `failed` from the first four."""
+
+    PENDING = "pending"
+    FETCHING = "fetching"
+    VALIDATING = "validating"
+    STAGING = "staging"
+    READY = "ready"
+    FAILED = "failed"
+    DRAINING = "draining"
+    DELETED = "deleted"
+
+    @property
+    def arriving(self) -> bool:
+        """True while the version is on its way to `ready`."""
+        return self in _ARRIVING
+
+
+_ARRIVING = frozenset({VersionState.PENDING, VersionState.FETCHING, VersionState.VALIDATING, VersionState.STAGING})
+
+
+class AdapterState(StrEnum):
+    ACTIVE = "active"
+    DELETING = "deleting"
+
+
+class OperationKind(StrEnum):
+    ADD = "add"
+    UPDATE = "update"
+    DELETE_ADAPTER = "delete_adapter"
+    DELETE_VERSION = "delete_version"
+
+
+class OperationState(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+    @property
+    def finished(self) -> bool:
+        return self in (OperationState.SUCCEEDED, OperationState.FAILED)
+
+
+class Role(StrEnum):
+    INFERENCE = "inference"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why something failed: a code of `errors` and one sentence."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """What validation needs to know of a base.
+
+    `modules` maps each linear layer's name as PEFT writes it without its prefix
+    (`model.layers.0.self_attn.q_proj`) to `(out_features, in_features)`.
+    """
+
+    name: str
+    modules: Mapping[str, tuple[int, int]]
+    max_lora_rank: int
+    vocab_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """What validation found in an adapter that fits its base."""
+
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+    dtype: str
+    parameters: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One immutable artifact on local disk: a directory that holds just `adapter_config.json` and
+    `adapter_model.safetensors`. `digest` is the sha256 (64 hex digits) of its canonical content."""
+
+    digest: str
+    path: Path
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One immutable version of an adapter. `digest`, `engine_name` and `info` are set from `staging` on."""
+
+    adapter: str
+    number: int
+    state: VersionState
+    source: str
+    created_at: float
+    digest: str | None = None
+    size_bytes: int | None = None
+    info: AdapterInfo | None = None
+    failure: Failure | None = None
+    ready_at: float | None = None
+
+    @property
+    def engine_name(self) -> str | None:
+        """Name in the engine: `<adapter>@<first 12 of sha256>`; None before the content is known."""
+        return None if self.digest is None else engine_name(self.adapter, self.digest)
+
+
+def engine_name(adapter: str, digest: str) -> str:
+    return f"{adapter}@{digest[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A name that callers use. `live` is the number of the version that it serves, None before the first."""
+
+    name: str
+    base: str
+    state: AdapterState
+    created_at: float
+    updated_at: float
+    live: int | None = None
+    canary: int | None = None
+    canary_weight: float = 0.0
+    pin: Tier | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """Another name for an adapter (`version` None: whatever is live) or for one of its versions."""
+
+    name: str
+    adapter: str
+    version: int | None
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Long work that was acknowledged. `progress` goes from 0 to 1; `stage` is the version's state meanwhile.
+
+    `promote` is what an arriving version does when it is ready: True moves the live pointer, a weight in
+    (0, 1) starts a canary, False leaves the pointer.
+    """
+
+    id: str
+    kind: OperationKind
+    adapter: str
+    version: int | None
+    state: OperationState
+    created_at: float
+    promote: bool | float = True
+    stage: str = ""
+    progress: float = 0.0
+    failure: Failure | None = None
+    finished_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A caller's key as it is kept: `digest` is the sha256 of the secret, which itself is not kept.
+
+    `adapters` holds shell-style patterns of adapter names (empty: all); the base counts as a name.
+    """
+
+    id: str
+    name: str
+    role: Role
+    digest: str
+    created_at: float
+    adapters: tuple[str, ...] = ()
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    revoked_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What one inference request runs on. `version` None is the base itself."""
+
+    adapter: str
+    engine_name: str
+    version: int | None = None
+    digest: str | None = None
+
+    @property
+    def is_base(self) -> bool:
+        return self.version is None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The targets of a name: `canary` is taken for a share `weight` of the requests."""
+
+    live: Target
+    canary: Target | None = None
+    weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a replica's engine says that it can do. `max_loras` is GPU slots, `max_cpu_loras` the host cache;
+    `evict` is true where weights can really be freed, not only forgotten."""
+
+    dynamic_lora: bool
+    max_loras: int
+    max_cpu_loras: int
+    max_lora_rank: int
+    evict: bool
+    staging: bool = False
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """An adapter that an engine holds by its own report."""
+
+    engine_name: str
+    tier: Tier
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryState:
+    """Everything that routing and reconciliation read, as of `generation` (grows with each change)."""
+
+    generation: int = 0
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
+    versions: Mapping[tuple[str, int], Version] = field(default_factory=dict)
+    aliases: Mapping[str, Alias] = field(default_factory=dict)

