@@ -51,6 +51,10 @@ class ArtifactSource(Protocol):
         `into` is then removed by the caller."""
         ...
 
+    def forget(self, source: str) -> None:
+        """Nothing will fetch `source` again: an upload's file is deleted, other places are left alone."""
+        ...
+
 
 class ArtifactStore(Protocol):
     """The disk tier: content-addressed, bounded in bytes. Survives restarts; partial files never count."""
@@ -172,13 +176,17 @@ class RegistryStore(Protocol):
 
     def fail_operation(self, operation_id: str, failure: Failure, now: float) -> None: ...
 
+
+class KeyStore(Protocol):
+    """Callers' keys in SQL, as `RegistryStore` keeps the rest. Raises `StorageError`."""
+
     def create_key(self, key: ApiKey) -> None: ...
 
     def keys(self) -> Sequence[ApiKey]:
         """All, revoked ones too, oldest first."""
         ...
 
-    def revoke_key(self, key_id: str, now: float) -> None:
+    def revoke_key(self, key_id: str, now: float) -> ApiKey:
         """Raises `KeyNotFound`."""
         ...
 

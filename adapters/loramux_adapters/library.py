@@ -1,0 +1,95 @@
+"""The way of an adapter's files: from its source, through validation, into the disk tier, and back from there."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from loramux_adapters.errors import SourceNotFound, WeightsMismatch
+from loramux_adapters.model import AdapterInfo, Artifact, BaseModel, Target
+from loramux_adapters.ports import ArtifactSource, ArtifactStore, Progress
+from loramux_adapters.validate import validate
+
+
+class Library:
+    """Blocking work runs in worker threads, at most `workers` at a time; the rest waits its turn."""
+
+    def __init__(
+        self,
+        source: ArtifactSource,
+        store: ArtifactStore,
+        base: BaseModel,
+        protected: Callable[[], frozenset[str]],
+        *,
+        check_finite: bool,
+        workers: int,
+    ) -> None:
+        """`protected` gives the digests that may not leave the disk."""
+        self.source = source
+        self.store = store
+        self.base = base
+        self._protected = protected
+        self._check_finite = check_finite
+        self._turn = asyncio.Semaphore(workers)
+        self._disk = asyncio.Lock()
+        """Held from asking what is protected until the disk tier has evicted, and while a path is looked up: a
+        version that somebody is about to stage is either in time to be protected, or found to be gone."""
+
+    async def acquire(
+        self, source: str, progress: Progress, validating: Callable[[], Awaitable[None]]
+    ) -> tuple[Artifact, AdapterInfo]:
+        """Fetch, validate and keep what is at `source`; `validating` runs between the first two. `progress` is
+        called from a worker thread. Raises `ArtifactError`, `SourceNotAllowed`, `StorageError`; then nothing is
+        left behind."""
+        async with self._turn:
+            workdir = await asyncio.to_thread(self.store.workdir)
+            try:
+                await asyncio.to_thread(self.source.fetch, source, workdir, progress)
+                await validating()
+                info = await asyncio.to_thread(
+                    validate, workdir, self.base, max_rank=None, check_finite=self._check_finite
+                )
+                async with self._disk:
+                    artifact = await asyncio.to_thread(self.store.commit, workdir, self._protected())
+                return artifact, info
+            finally:
+                await asyncio.shield(asyncio.to_thread(self.store.discard, workdir))
+
+    async def locate(self, target: Target, source: str) -> Path:
+        """Directory of the target's artifact; fetched again from `source` where it left the disk. Raises what
+        `acquire` raises, and `WeightsMismatch` where the source holds other content by now."""
+        if target.digest is None:
+            raise SourceNotFound(f"{target.engine_name} has no artifact.")
+        async with self._disk:
+            artifact = await asyncio.to_thread(self.store.get, target.digest)
+        if artifact is not None:
+            return artifact.path
+        if source.startswith("upload:"):
+            raise SourceNotFound(
+                f"The files of {target.adapter!r} version {target.version} were uploaded and are gone from the disk; "
+                "upload them again."
+            )
+        artifact, _ = await self.acquire(source, _unwatched, _unheard)
+        if artifact.digest != target.digest:
+            raise WeightsMismatch(
+                f"{source} no longer holds the content of {target.adapter!r} version {target.version}; "
+                "register it as a new version."
+            )
+        return artifact.path
+
+    async def forget(self, source: str) -> None:
+        """What was sent to us only to be fetched once goes."""
+        await asyncio.to_thread(self.source.forget, source)
+
+    async def remove(self, digest: str) -> None:
+        await asyncio.to_thread(self.store.remove, digest)
+
+    async def entries(self) -> tuple[Artifact, ...]:
+        return tuple(await asyncio.to_thread(self.store.entries))
+
+
+def _unwatched(_done: int, _total: int | None) -> None:
+    """Nobody looks at the progress of files that are fetched again."""
+
+
+async def _unheard() -> None:
+    """Nor at its stages."""

@@ -1,0 +1,172 @@
+"""What operators ask for: each use case changes the registry, publishes the new snapshot, and only then answers."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
+from loramux_adapters.errors import NameTaken, RequestInvalid
+from loramux_adapters.events import EventLog
+from loramux_adapters.model import Adapter, Alias, Operation, Target, Tier, Version
+from loramux_adapters.names import check_adapter_name
+from loramux_adapters.ports import ArtifactSource, Clock, RegistryStore
+from loramux_adapters.snapshot import Snapshot, build, sticky_draw
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Registry:
+    """Holds the snapshot. Call `open` before anything else. One event loop."""
+
+    def __init__(
+        self, store: RegistryStore, source: ArtifactSource, clock: Clock, events: EventLog, *, base_name: str
+    ) -> None:
+        self.store = store
+        self._source = source
+        self._clock = clock
+        self._events = events
+        self._base_name = base_name
+        self._turn = asyncio.Lock()
+        self._snapshot: Snapshot | None = None
+        self._published: list[Callable[[Snapshot], None]] = []
+
+    async def open(self) -> None:
+        """Read the registry. Raises `StorageError`."""
+        async with self._turn:
+            await self._publish()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        if self._snapshot is None:
+            raise RuntimeError("the registry is not open")
+        return self._snapshot
+
+    def on_publish(self, listener: Callable[[Snapshot], None]) -> None:
+        """`listener` hears of each new snapshot, in the event loop, before the change is acknowledged."""
+        self._published.append(listener)
+
+    def resolve(self, model: str, sticky: str | None = None) -> Target:
+        """`relay.ports.Names`. Raises `ModelNotFound`."""
+        draw = random.random() if sticky is None else sticky_draw(sticky, model)
+        return self.snapshot.resolve(model, draw)
+
+    async def change(self, method: Callable[Concatenate[_P], _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Run one method of the store and publish what came of it. When this returns, every request that begins
+        sees it."""
+        async with self._turn:
+            # Shielded: a caller who leaves must not part a committed change from its snapshot.
+            return await asyncio.shield(self._change(lambda: method(*args, **kwargs)))
+
+    async def _change(self, call: Callable[[], _T]) -> _T:
+        result = await asyncio.to_thread(call)
+        await self._publish()
+        return result
+
+    async def _publish(self) -> None:
+        snapshot = build(await asyncio.to_thread(self.store.state), self._base_name)
+        if self._snapshot is not None and snapshot.generation < self._snapshot.generation:
+            return  # a change whose caller left was overtaken
+        self._snapshot = snapshot
+        for listener in self._published:
+            listener(snapshot)
+
+    # --- arriving ---
+
+    async def add(
+        self, name: str, source: str, *, base: str | None, promote: bool | float, pin: Tier | None
+    ) -> tuple[Adapter, Version, Operation]:
+        """Register an adapter; its operation is yet to be run. Raises `NameInvalid`, `NameTaken`,
+        `SourceNotAllowed`, `RequestInvalid`, `AdapterBusy`."""
+        self.check_new_name(name)
+        self._check_base(base)
+        await asyncio.to_thread(self._source.check, source)
+        adapter, version, operation = await self.change(
+            self.store.create_adapter,
+            name,
+            self._base_name,
+            source,
+            promote=check_promote(promote),
+            pin=pin,
+            now=self._clock.now(),
+        )
+        self._events.publish("version.registered", name, version.number, operation=operation.id, source=source)
+        return adapter, version, operation
+
+    async def update(self, name: str, source: str, *, promote: bool | float) -> tuple[Version, Operation]:
+        """Register a further version. Raises `AdapterNotFound`, `SourceNotAllowed`, `RequestInvalid`,
+        `AdapterBusy`."""
+        await asyncio.to_thread(self._source.check, source)
+        version, operation = await self.change(
+            self.store.create_version, name, source, promote=check_promote(promote), now=self._clock.now()
+        )
+        self._events.publish("version.registered", name, version.number, operation=operation.id, source=source)
+        return version, operation
+
+    def check_new_name(self, name: str) -> None:
+        """Raises `NameInvalid`, `NameTaken` where it is the base's."""
+        check_adapter_name(name)
+        if name == self._base_name:
+            raise NameTaken(f"{name!r} is the base; choose another name.")
+
+    def _check_base(self, base: str | None) -> None:
+        if base is not None and base != self._base_name:
+            raise RequestInvalid(f"The base {base!r} is not served here; it is {self._base_name!r}.")
+
+    # --- pointers ---
+
+    async def promote(self, name: str, number: int) -> Adapter:
+        adapter = await self.change(self.store.promote, name, number, self._clock.now())
+        self._events.publish("version.promoted", name, number)
+        return adapter
+
+    async def rollback(self, name: str) -> Adapter:
+        adapter = await self.change(self.store.rollback, name, self._clock.now())
+        self._events.publish("version.rolled_back", name, adapter.live)
+        return adapter
+
+    async def set_canary(self, name: str, number: int | None, weight: float) -> Adapter:
+        if number is not None and not 0.0 < weight < 1.0:
+            raise RequestInvalid("The weight of a canary is a share between 0 and 1; promote a version for all of it.")
+        adapter = await self.change(self.store.set_canary, name, number, weight, self._clock.now())
+        self._events.publish("canary.changed", name, number, weight=weight)
+        return adapter
+
+    async def set_pin(self, name: str, pin: Tier | None) -> Adapter:
+        if pin is Tier.REMOTE:
+            raise RequestInvalid("An adapter can be pinned to gpu, cpu or disk; remote is where it always is.")
+        adapter = await self.change(self.store.set_pin, name, pin, self._clock.now())
+        self._events.publish("adapter.pinned" if pin else "adapter.unpinned", name, pin=pin)
+        return adapter
+
+    # --- aliases ---
+
+    async def set_alias(self, name: str, adapter: str, version: int | None) -> Alias:
+        self.check_new_name(name)
+        alias = await self.change(self.store.create_alias, name, adapter, version, self._clock.now())
+        self._events.publish("alias.set", adapter, version, alias=name)
+        return alias
+
+    async def delete_alias(self, name: str) -> None:
+        await self.change(self.store.delete_alias, name)
+        self._events.publish("alias.deleted", alias=name)
+
+    # --- leaving ---
+
+    async def begin_delete(self, name: str) -> Operation:
+        """From here on, callers of `name` get 404."""
+        operation = await self.change(self.store.begin_delete_adapter, name, self._clock.now())
+        self._events.publish("adapter.deleting", name, operation=operation.id)
+        return operation
+
+    async def begin_delete_version(self, name: str, number: int) -> Operation:
+        operation = await self.change(self.store.begin_delete_version, name, number, self._clock.now())
+        self._events.publish("version.deleting", name, number, operation=operation.id)
+        return operation
+
+
+def check_promote(promote: bool | float) -> bool | float:
+    """Raises `RequestInvalid` unless it is a bool or a share between 0 and 1."""
+    if isinstance(promote, bool) or 0.0 < promote < 1.0:
+        return promote
+    raise RequestInvalid("`promote` is true, false, or a share between 0 and 1 for a canary.")

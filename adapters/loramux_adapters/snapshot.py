@@ -1,0 +1,127 @@
+"""What names mean, frozen at one generation of the registry. Pure; swapped whole when the registry changes."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from loramux_adapters.errors import ModelNotFound
+from loramux_adapters.model import (
+    Adapter,
+    AdapterState,
+    RegistryState,
+    Split,
+    Target,
+    Tier,
+    Version,
+    VersionState,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`names` holds every adapter and alias that answers. `wanted` are the targets that names lead to, by engine
+    name; `pinned` those among them that may not leave host memory."""
+
+    generation: int
+    base: Target
+    state: RegistryState
+    names: Mapping[str, Split] = field(default_factory=dict)
+    wanted: Mapping[str, Target] = field(default_factory=dict)
+    pinned: frozenset[str] = frozenset()
+
+    def resolve(self, model: str, draw: float) -> Target:
+        """The target of `model`: a base, an adapter, an alias, or `adapter@number`. `draw` in [0, 1) takes the
+        canary where it is below its weight. Raises `ModelNotFound`."""
+        split = self.names.get(model)
+        if split is not None:
+            return split.canary if split.canary is not None and draw < split.weight else split.live
+        if model == self.base.adapter:
+            return self.base
+        target = self._numbered(model)
+        if target is None:
+            raise ModelNotFound(f"The model {model!r} does not exist.")
+        return target
+
+    def _numbered(self, model: str) -> Target | None:
+        name, at, number = model.rpartition("@")
+        if not at or not (number.isascii() and number.isdigit()) or len(number) > 9:
+            return None
+        adapter = self.state.adapters.get(name)
+        version = self.state.versions.get((name, int(number)))
+        if adapter is None or adapter.state is not AdapterState.ACTIVE:
+            return None
+        return target_of(version)
+
+    @property
+    def protected_digests(self) -> frozenset[str]:
+        """Artifacts that may not leave the disk: of versions that names lead to, of pinned adapters, and those
+        that came as an upload, of which there is no other copy."""
+        found = {target.digest for target in self.wanted.values() if target.digest}
+        for version in self.state.versions.values():
+            if version.state is VersionState.DELETED or version.digest is None:
+                continue
+            adapter = self.state.adapters.get(version.adapter)
+            pinned = adapter is not None and adapter.pin is not None and adapter.live == version.number
+            if pinned or version.source.startswith("upload:") or version.state.arriving:
+                found.add(version.digest)
+        return frozenset(found)
+
+
+def target_of(version: Version | None) -> Target | None:
+    """The target of a version that can answer, None of any other."""
+    if version is None or version.state is not VersionState.READY or version.engine_name is None:
+        return None
+    return Target(version.adapter, version.engine_name, version.number, version.digest)
+
+
+def build(state: RegistryState, base_name: str) -> Snapshot:
+    names: dict[str, Split] = {}
+    for adapter in state.adapters.values():
+        split = _split(adapter, state)
+        if split is not None:
+            names[adapter.name] = split
+    for alias in state.aliases.values():
+        if alias.version is None:
+            through = names.get(alias.adapter)
+        else:
+            target = target_of(state.versions.get((alias.adapter, alias.version)))
+            through = None if target is None else Split(target)
+        if through is not None:
+            names[alias.name] = through
+    wanted = {
+        target.engine_name: target
+        for split in names.values()
+        for target in (split.live, split.canary)
+        if target is not None
+    }
+    pinned = frozenset(
+        split.live.engine_name
+        for name, split in names.items()
+        if name in state.adapters and state.adapters[name].pin in (Tier.GPU, Tier.CPU)
+    )
+    return Snapshot(
+        generation=state.generation,
+        base=Target(adapter=base_name, engine_name=base_name),
+        state=state,
+        names=names,
+        wanted=wanted,
+        pinned=pinned,
+    )
+
+
+def _split(adapter: Adapter, state: RegistryState) -> Split | None:
+    if adapter.state is not AdapterState.ACTIVE or adapter.live is None:
+        return None
+    live = target_of(state.versions.get((adapter.name, adapter.live)))
+    if live is None:
+        return None
+    canary = None
+    if adapter.canary is not None:
+        canary = target_of(state.versions.get((adapter.name, adapter.canary)))
+    return Split(live, canary, adapter.canary_weight if canary else 0.0)
+
+
+def sticky_draw(sticky: str, adapter: str) -> float:
+    """The same number in [0, 1) for the same caller's key and adapter, evenly spread over keys."""
+    digest = hashlib.blake2b(f"{adapter}\0{sticky}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64

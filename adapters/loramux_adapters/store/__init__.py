@@ -1,0 +1,1 @@
+"""The registry in SQL: SQLite by default, PostgreSQL for many gateways."""

@@ -1,0 +1,102 @@
+"""Connections to the registry's database, its transactions and its migrations. The only file that knows how SQLite
+and PostgreSQL differ, and the one that translates SQLAlchemy's errors."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from loramux_adapters.errors import SettingsInvalid, StorageError, StorageFailed, StorageFull
+from loramux_adapters.store import tables
+
+_BUSY_TIMEOUT_S = 30.0
+_READ_ONLY = "loramux_read_only"
+
+
+class Database:
+    """A pool of connections, safe to use from many threads. Migrated to the newest schema when it is opened."""
+
+    def __init__(self, url: str) -> None:
+        """Raises `SettingsInvalid` for an address that is none, `StorageError` where the database does not answer."""
+        try:
+            self._url = make_url(url)
+            self._engine = _sqlite(url) if self._url.get_backend_name() == "sqlite" else create_engine(url)
+        except (ArgumentError, ModuleNotFoundError) as error:
+            raise SettingsInvalid(f"registry.database_url can not be used: {error}") from error
+        try:
+            with _translated(), self._engine.begin() as connection:
+                _migrate(connection)
+        except StorageError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One transaction that sees one state. Raises `StorageError`."""
+        with (
+            _translated(),
+            self._engine.connect().execution_options(**{_READ_ONLY: True}) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction; writers wait for each other. Durable when the block is left, undone when it raises.
+        Raises `StorageError`."""
+        with _translated(), self._engine.begin() as connection:
+            connection.execute(update(tables.generation).values(value=tables.generation.c.value + 1))
+            yield connection
+
+
+def _sqlite(url: str) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _record: Any) -> None:
+        # The driver's own transaction handling begins too late for IMMEDIATE; `begun` below replaces it.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        read_only = connection.get_execution_options().get(_READ_ONLY, False)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _migrate(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = str(getattr(error, "orig", None) or error).split("\n")[0]
+        if "disk is full" in cause or "No space left" in cause:
+            raise StorageFull(f"The registry's disk is full ({cause}); free space and try again.") from error
+        raise StorageFailed(f"The registry's database did not do its work: {cause}.") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("The registry's disk is full; free space and try again.") from error
+        raise

@@ -1,0 +1,116 @@
+"""Rows to the frozen nouns of `model` and back."""
+
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Row
+
+from loramux_adapters.model import (
+    Adapter,
+    AdapterInfo,
+    AdapterState,
+    Alias,
+    ApiKey,
+    Failure,
+    Operation,
+    OperationKind,
+    OperationState,
+    Role,
+    Tier,
+    Version,
+    VersionState,
+)
+
+
+def adapter_of(row: Row[Any]) -> Adapter:
+    return Adapter(
+        name=row.name,
+        base=row.base,
+        state=AdapterState(row.state),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        live=row.live,
+        canary=row.canary,
+        canary_weight=row.canary_weight,
+        pin=Tier(row.pin) if row.pin else None,
+    )
+
+
+def version_of(row: Row[Any]) -> Version:
+    return Version(
+        adapter=row.adapter,
+        number=row.number,
+        state=VersionState(row.state),
+        source=row.source,
+        created_at=row.created_at,
+        digest=row.digest,
+        size_bytes=row.size_bytes,
+        info=info_of(row.info),
+        failure=failure_of(row.failure),
+        ready_at=row.ready_at,
+    )
+
+
+def version_values(version: Version) -> dict[str, Any]:
+    """The columns that change during a version's life."""
+    return {
+        "state": version.state.value,
+        "digest": version.digest,
+        "size_bytes": version.size_bytes,
+        "info": asdict(version.info) if version.info else None,
+        "failure": failure_value(version.failure),
+        "ready_at": version.ready_at,
+    }
+
+
+def info_of(value: dict[str, Any] | None) -> AdapterInfo | None:
+    if value is None:
+        return None
+    return AdapterInfo(
+        **{
+            **value,
+            "target_modules": tuple(value["target_modules"]),
+            "warnings": tuple(value["warnings"]),
+        }
+    )
+
+
+def failure_of(value: dict[str, Any] | None) -> Failure | None:
+    return None if value is None else Failure(**value)
+
+
+def failure_value(failure: Failure | None) -> dict[str, Any] | None:
+    return None if failure is None else asdict(failure)
+
+
+def alias_of(row: Row[Any]) -> Alias:
+    return Alias(name=row.name, adapter=row.adapter, version=row.version, created_at=row.created_at)
+
+
+def operation_of(row: Row[Any]) -> Operation:
+    return Operation(
+        id=row.id,
+        kind=OperationKind(row.kind),
+        adapter=row.adapter,
+        version=row.version,
+        state=OperationState(row.state),
+        created_at=row.created_at,
+        promote=row.promote,
+        progress=1.0 if row.state == OperationState.SUCCEEDED else 0.0,
+        failure=failure_of(row.failure),
+        finished_at=row.finished_at,
+    )
+
+
+def key_of(row: Row[Any]) -> ApiKey:
+    return ApiKey(
+        id=row.id,
+        name=row.name,
+        role=Role(row.role),
+        digest=row.digest,
+        created_at=row.created_at,
+        adapters=tuple(row.adapters),
+        requests_per_minute=row.requests_per_minute,
+        tokens_per_minute=row.tokens_per_minute,
+        revoked_at=row.revoked_at,
+    )
