@@ -1,0 +1,67 @@
+# Two commands: `make serve` and `make test`. Each does all its own set-up.
+#
+# Only Python >= 3.11, make and a package index are needed. The environment is .venv; every package comes from a lock
+# file with hashes, without resolving anything (deploy/locks/README.md says how they are made).
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+LOCKS  := deploy/locks
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+INSTALL := $(PIP) install --no-deps --no-warn-script-location
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check lint types contracts format lock clean services
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+serve: $(VENV)/.cpu  ## set up, start engine and gateway on 127.0.0.1:8080, load the demo adapters
+	@exec $(BIN)/loramux serve --demo deploy/demo
+
+test: $(VENV)/.dev services  ## set up and pass every test, with real vLLM
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev lint types contracts test  ## lint, types, import contracts, tests
+
+lint: $(VENV)/.dev  ## ruff
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev  ## mypy strict
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev  ## import-linter
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## rewrite the code's form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock:  ## make the lock files anew
+	PYTHON=$(PYTHON) sh $(LOCKS)/lock.sh
+
+clean:  ## remove the environment
+	rm -rf $(VENV)
+
+services:
+	@sh tests/services.sh
+
+$(BIN)/python:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "loramux needs Python >= 3.11; set PYTHON=..." >&2; exit 1; }
+	@echo "Making the environment in $(VENV) (once; some minutes) ..."
+	@"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/.torch: $(LOCKS)/torch.txt | $(BIN)/python
+	@sh $(LOCKS)/install_torch.sh $(BIN)/python
+	@touch $@
+
+$(VENV)/.cpu: $(LOCKS)/cpu.txt pyproject.toml $(VENV)/.torch
+	$(INSTALL) --require-hashes -r $(LOCKS)/cpu.txt
+	$(INSTALL) --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(LOCKS)/dev.txt $(VENV)/.cpu
+	$(INSTALL) --require-hashes -r $(LOCKS)/dev.txt
+	@touch $@
