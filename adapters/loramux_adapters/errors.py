@@ -56,7 +56,7 @@
 `code` never changes once released: clients branch on it. Only `loramux_serving.http_errors` knows HTTP statuses.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 
@@ -291,3 +291,18 @@ class OperationInterrupted(LoramuxError):
 
 class SettingsInvalid(LoramuxError):
     code = "settings_invalid"
+
+
+def classes(root: type[LoramuxError] = LoramuxError) -> Iterator[type[LoramuxError]]:
+    """Every class of the tree, the root first."""
+    yield root
+    for child in root.__subclasses__():
+        yield from classes(child)
+
+
+def revive(code: str, message: str) -> LoramuxError:
+    """The error of a kept failure."""
+    for cls in classes():
+        if cls.code == code:
+            return cls(message)
+    return LoramuxError(message)

@@ -19,15 +19,17 @@ class Library:
         store: ArtifactStore,
         base: BaseModel,
         protected: Callable[[], frozenset[str]],
+        source_of: Callable[[Target], str],
         *,
         check_finite: bool,
         workers: int,
     ) -> None:
-        """`protected` gives the digests that may not leave the disk."""
+        """`protected` gives the digests that may not leave the disk, `source_of` where a version came from."""
         self.source = source
         self.store = store
         self.base = base
         self._protected = protected
+        self._source_of = source_of
         self._check_finite = check_finite
         self._turn = asyncio.Semaphore(workers)
         self._disk = asyncio.Lock()
@@ -54,11 +56,12 @@ class Library:
             finally:
                 await asyncio.shield(asyncio.to_thread(self.store.discard, workdir))
 
-    async def locate(self, target: Target, source: str) -> Path:
-        """Directory of the target's artifact; fetched again from `source` where it left the disk. Raises what
+    async def locate(self, target: Target) -> Path:
+        """Directory of the target's artifact; fetched again from its source where it left the disk. Raises what
         `acquire` raises, and `WeightsMismatch` where the source holds other content by now."""
         if target.digest is None:
             raise SourceNotFound(f"{target.engine_name} has no artifact.")
+        source = self._source_of(target)
         async with self._disk:
             artifact = await asyncio.to_thread(self.store.get, target.digest)
         if artifact is not None:

@@ -6,10 +6,8 @@ as forgotten.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential
@@ -17,17 +15,18 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_e
 from loramux_adapters.errors import EngineError, LoramuxError, StorageError
 from loramux_adapters.events import EventLog
 from loramux_adapters.library import Library
-from loramux_adapters.manager import AdapterManager, TierObserver
+from loramux_adapters.manager import AdapterManager
 from loramux_adapters.model import (
-    Adapter,
     Failure,
     Operation,
     OperationKind,
     Target,
+    Tier,
     Version,
     VersionState,
 )
-from loramux_adapters.ports import Clock
+from loramux_adapters.pointers import Pointers
+from loramux_adapters.ports import Clock, LoadOutcome, TierObserver
 from loramux_adapters.progress import ProgressBoard
 from loramux_adapters.registry import Registry
 from loramux_adapters.snapshot import target_of
@@ -46,6 +45,7 @@ class Lifecycle:
         registry: Registry,
         manager: AdapterManager,
         library: Library,
+        pointers: Pointers,
         progress: ProgressBoard,
         events: EventLog,
         clock: Clock,
@@ -54,12 +54,12 @@ class Lifecycle:
         self._registry = registry
         self._manager = manager
         self._library = library
+        self._pointers = pointers
         self._progress = progress
         self._events = events
         self._clock = clock
         self._observer = observer
         self._running: dict[str, tuple[Operation, asyncio.Task[None]]] = {}
-        self._retiring: dict[str, asyncio.Task[None]] = {}
         self._closing = False
 
     async def resume(self) -> None:
@@ -90,7 +90,7 @@ class Lifecycle:
     async def close(self) -> None:
         """End all tasks; what they were at is taken up by the next process."""
         self._closing = True
-        tasks = [task for _, task in self._running.values()] + list(self._retiring.values())
+        tasks = [task for _, task in self._running.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -161,7 +161,8 @@ class Lifecycle:
             )
             ok = True
         finally:
-            self._observer.moved("remote_disk", self._clock.monotonic() - started, ok)
+            outcome: LoadOutcome = "ok" if ok else "failed"
+            self._observer.adapter_loaded(Tier.REMOTE, Tier.DISK, outcome, self._clock.monotonic() - started)
         version = replace(version, digest=artifact.digest, size_bytes=artifact.size_bytes, info=info)
         version = await self._enter(operation, version, VersionState.STAGING)
         ready = replace(version, state=VersionState.READY, ready_at=self._clock.now())
@@ -174,14 +175,14 @@ class Lifecycle:
                 self._registry.store.finish_version, operation.id, ready, self._clock.now()
             )
         except LoramuxError:
-            self.release(target.engine_name, "failed")
+            self._pointers.release(target.engine_name, "failed")
             raise
         self._events.publish("version.ready", version.adapter, version.number, digest=artifact.digest)
         if after.live == version.number:
             self._events.publish("version.promoted", version.adapter, version.number)
-        self.release_replaced(before, after)
+        self._pointers.release_replaced(before, after)
         if after.live != version.number and after.canary != version.number:
-            self.release(target.engine_name, "not_live")
+            self._pointers.release(target.engine_name, "not_live")
 
     async def _enter(self, operation: Operation, version: Version, state: VersionState) -> Version:
         version = replace(version, state=state)
@@ -208,58 +209,6 @@ class Lifecycle:
         ):
             with attempt:
                 await self._manager.stage_everywhere(target)
-
-    # --- pointers ---
-
-    async def promote(self, name: str, number: int) -> Adapter:
-        """Stage the version on every replica, then make it live. Raises `AdapterNotFound`, `VersionNotFound`,
-        `VersionNotReady`, `EngineError`, `StorageError`, `ArtifactError`."""
-        return await self._move(name, number, lambda: self._registry.promote(name, number))
-
-    async def rollback(self, name: str) -> Adapter:
-        """As `promote`, to the version that was live before. Raises `NoPreviousVersion`."""
-        number = await asyncio.to_thread(self._registry.store.rollback_target, name)
-        return await self._move(name, number, lambda: self._registry.rollback(name))
-
-    async def set_canary(self, name: str, number: int | None, weight: float) -> Adapter:
-        return await self._move(name, number, lambda: self._registry.set_canary(name, number, weight))
-
-    async def _move(self, name: str, number: int | None, move: Callable[[], Coroutine[Any, Any, Adapter]]) -> Adapter:
-        before = self._registry.snapshot.state.adapters.get(name)
-        target = None
-        if number is not None:
-            target = target_of(self._registry.snapshot.state.versions.get((name, number)))
-        if target is not None:
-            await self._manager.stage_everywhere(target)
-        after = await move()
-        self.release_replaced(before, after)
-        return after
-
-    def release_replaced(self, before: Adapter | None, after: Adapter) -> None:
-        """Free what the pointers of an adapter no longer lead to."""
-        if before is None:
-            return
-        versions = self._registry.snapshot.state.versions
-        for number in {before.live, before.canary} - {after.live, after.canary, None}:
-            version = versions.get((after.name, number)) if number is not None else None
-            if version is not None and version.engine_name is not None:
-                self.release(version.engine_name, "replaced")
-
-    def release(self, engine_name: str, reason: str) -> None:
-        """Free the weights in the background as soon as no request is on them, unless a name leads there again."""
-        if engine_name in self._retiring or self._wanted(engine_name):
-            return
-
-        async def retire() -> None:
-            if await self._manager.retire(engine_name, reason, lambda: self._wanted(engine_name)):
-                self._events.publish("engine.freed", engine_name=engine_name, reason=reason)
-
-        task = asyncio.create_task(retire(), name=f"retire {engine_name}")
-        self._retiring[engine_name] = task
-        task.add_done_callback(lambda _: self._retiring.pop(engine_name, None))
-
-    def _wanted(self, engine_name: str) -> bool:
-        return engine_name in self._registry.snapshot.wanted
 
     # --- leaving ---
 

@@ -8,25 +8,16 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
 
 from loramux_adapters.errors import EngineError, EngineUnavailable, LoramuxError, QueueTimeout
-from loramux_adapters.model import Resident, Target
-from loramux_adapters.ports import Clock, LoraEngine
+from loramux_adapters.model import Resident, Target, Tier
+from loramux_adapters.ports import Clock, LoadOutcome, LoraEngine, TierObserver
 from loramux_adapters.shelf import Holding, Shelf
 from loramux_adapters.tiers import make_room
 from loramux_adapters.wakeup import Wakeup
 
 Locate = Callable[[Target], Awaitable[Path]]
 """Gives the directory of a target's artifact on local disk, fetching it again where it must."""
-
-
-class TierObserver(Protocol):
-    """Hears of every move between tiers. Must not block or raise."""
-
-    def moved(self, transition: str, seconds: float, ok: bool) -> None: ...
-
-    def evicted(self, tier: str, reason: str) -> None: ...
 
 
 class AdapterManager:
@@ -167,7 +158,8 @@ class AdapterManager:
             entry.load = None
             if not ok:
                 shelf.forget(entry.target.engine_name)
-            self._observer.moved("disk_gpu", self._clock.monotonic() - started, ok)
+            outcome: LoadOutcome = "ok" if ok else "failed"
+            self._observer.adapter_loaded(Tier.DISK, Tier.GPU, outcome, self._clock.monotonic() - started)
 
     async def _make_room(self, shelf: Shelf, entry: Holding) -> None:
         name = entry.target.engine_name
@@ -202,7 +194,7 @@ class AdapterManager:
             except EngineError:
                 entry.staged = True
                 raise
-            self._observer.evicted("cpu", reason)
+            self._observer.adapter_evicted(Tier.CPU, reason)
         shelf.forget(engine_name)
         shelf.room.wake()
         return True

@@ -7,7 +7,7 @@ under `tests/contract/`.
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from loramux_adapters.model import (
     Adapter,
@@ -182,13 +182,24 @@ class KeyStore(Protocol):
 
     def create_key(self, key: ApiKey) -> None: ...
 
-    def keys(self) -> Sequence[ApiKey]:
+    def list_keys(self) -> Sequence[ApiKey]:
         """All, revoked ones too, oldest first."""
         ...
 
     def revoke_key(self, key_id: str, now: float) -> ApiKey:
         """Raises `KeyNotFound`."""
         ...
+
+
+LoadOutcome = Literal["ok", "failed"]
+
+
+class TierObserver(Protocol):
+    """Hears of every move between tiers. Must not block or raise."""
+
+    def adapter_loaded(self, source: Tier, target: Tier, outcome: LoadOutcome, seconds: float) -> None: ...
+
+    def adapter_evicted(self, tier: Tier, reason: str) -> None: ...
 
 
 class LoraEngine(Protocol):

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
-from loramux_adapters.errors import NameTaken, RequestInvalid
+from loramux_adapters.errors import NameTaken, RequestInvalid, VersionNotFound
 from loramux_adapters.events import EventLog
 from loramux_adapters.model import Adapter, Alias, Operation, Target, Tier, Version
 from loramux_adapters.names import check_adapter_name
@@ -50,6 +50,13 @@ class Registry:
         """`relay.ports.Names`. Raises `ModelNotFound`."""
         draw = random.random() if sticky is None else sticky_draw(sticky, model)
         return self.snapshot.resolve(model, draw)
+
+    def source_of(self, target: Target) -> str:
+        """Where the target's version came from. Raises `VersionNotFound`."""
+        version = self.snapshot.state.versions.get((target.adapter, target.version or 0))
+        if version is None:
+            raise VersionNotFound(f"Adapter {target.adapter!r} has no version {target.version}.")
+        return version.source
 
     async def change(self, method: Callable[Concatenate[_P], _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Run one method of the store and publish what came of it. When this returns, every request that begins

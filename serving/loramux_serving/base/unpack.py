@@ -27,7 +27,6 @@ from transformers import (
 )
 from transformers.utils import logging
 
-NAME = "SmolLM2-135M-Instruct"
 FULL = 28  # errno.ENOSPC, which is the same number wherever vLLM runs
 
 
@@ -76,7 +75,6 @@ def read_model(gguf: Path) -> PreTrainedModel:
         quantization_config=GgufConfig(dequantize=True),
         dtype=torch.float32,
     ).to(torch.bfloat16)
-    model.config._name_or_path = NAME
     return model
 
 

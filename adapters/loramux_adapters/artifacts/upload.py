@@ -1,0 +1,36 @@
+"""Adapters that were sent to the gateway: the HTTP layer puts them on disk and names them `upload:<name>`."""
+
+import re
+from pathlib import Path
+
+from loramux_adapters.artifacts.limits import ArchiveLimits
+from loramux_adapters.artifacts.local import copy_adapter
+from loramux_adapters.errors import RequestInvalid
+from loramux_adapters.names import shown
+from loramux_adapters.ports import Progress
+
+_SCHEME = "upload:"
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+
+
+class UploadSource:
+    """`ports.ArtifactSource` of `upload:<name>`: an archive `<uploads>/<name>`, or a directory of files of that name.
+    An upload stays until whoever put it there removes it."""
+
+    def __init__(self, uploads: Path, limits: ArchiveLimits) -> None:
+        self._uploads = uploads.absolute()
+        self._limits = limits
+
+    def check(self, source: str) -> None:
+        self._locate(source)
+
+    def fetch(self, source: str, into: Path, progress: Progress) -> None:
+        """As in the port; raises `SourceNotFound` where the upload is gone."""
+        path = self._locate(source)
+        copy_adapter(path, into, root=path.resolve(), limits=self._limits, progress=progress)
+
+    def _locate(self, source: str) -> Path:
+        name = source.removeprefix(_SCHEME)
+        if not source.startswith(_SCHEME) or not _NAME.fullmatch(name):
+            raise RequestInvalid(f"The source {shown(source)} must read upload:<name>.")
+        return self._uploads / name

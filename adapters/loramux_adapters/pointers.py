@@ -1,0 +1,121 @@
+"""Moves what names lead to: staged first, then moved, then what no name leads to is freed."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from loramux_adapters.errors import AdapterNotFound, VersionNotReady
+from loramux_adapters.events import EventLog
+from loramux_adapters.library import Library
+from loramux_adapters.manager import AdapterManager
+from loramux_adapters.model import Adapter, Alias, Target, Tier
+from loramux_adapters.registry import Registry
+from loramux_adapters.snapshot import target_of
+
+
+class Pointers:
+    """Live versions, canaries, aliases and pins. Owns the tasks that free replaced versions; `close` ends them."""
+
+    def __init__(self, registry: Registry, manager: AdapterManager, library: Library, events: EventLog) -> None:
+        self._registry = registry
+        self._manager = manager
+        self._library = library
+        self._events = events
+        self._retiring: dict[str, asyncio.Task[None]] = {}
+
+    async def promote(self, name: str, number: int) -> Adapter:
+        """Stage the version on every replica, then make it live. Raises `AdapterNotFound`, `VersionNotFound`,
+        `VersionNotReady`, `EngineError`, `StorageError`, `ArtifactError`."""
+        return await self._move(name, number, lambda: self._registry.promote(name, number))
+
+    async def rollback(self, name: str) -> Adapter:
+        """As `promote`, to the version that was live before. Raises `NoPreviousVersion`."""
+        number = await asyncio.to_thread(self._registry.store.rollback_target, name)
+        return await self._move(name, number, lambda: self._registry.rollback(name))
+
+    async def set_canary(self, name: str, number: int | None, weight: float) -> Adapter:
+        """As `promote`, for a share of the requests. `number` None ends the canary."""
+        return await self._move(name, number, lambda: self._registry.set_canary(name, number, weight))
+
+    async def set_alias(self, name: str, adapter: str, version: int | None) -> Alias:
+        """Raises `NameInvalid`, `NameTaken`, `AdapterNotFound`, `VersionNotFound`, `VersionNotReady`."""
+        before = self._registry.snapshot.names.get(name)
+        alias = await self._registry.set_alias(name, adapter, version)
+        if before is not None:
+            self.release(before.live.engine_name, "replaced")
+        return alias
+
+    async def delete_alias(self, name: str) -> None:
+        """Raises `AliasNotFound`."""
+        before = self._registry.snapshot.names.get(name)
+        await self._registry.delete_alias(name)
+        if before is not None:
+            self.release(before.live.engine_name, "replaced")
+
+    async def pin(self, name: str, tier: Tier | None) -> Adapter:
+        """Forbid demotion of the live version below `tier`, and move it up to there; None forbids nothing."""
+        adapter = await self._registry.set_pin(name, tier)
+        if tier is not None and adapter.live is not None:
+            await self.prefetch(name, tier)
+        return adapter
+
+    async def prefetch(self, name: str, tier: Tier) -> None:
+        """Move the live version up to `tier`, on every replica. Raises `AdapterNotFound`, `VersionNotReady`,
+        `EngineError`, `StorageError`, `ArtifactError`."""
+        target = self._live(name)
+        if tier in (Tier.GPU, Tier.CPU):
+            await self._manager.stage_everywhere(target)
+        elif tier is Tier.DISK:
+            await self._library.locate(target)
+
+    def _live(self, name: str) -> Target:
+        adapter = self._registry.snapshot.state.adapters.get(name)
+        if adapter is None:
+            raise AdapterNotFound(f"There is no adapter {name!r}.")
+        split = self._registry.snapshot.names.get(name)
+        if split is None:
+            raise VersionNotReady(f"Adapter {name!r} has no live version.")
+        return split.live
+
+    async def _move(self, name: str, number: int | None, move: Callable[[], Coroutine[Any, Any, Adapter]]) -> Adapter:
+        before = self._registry.snapshot.state.adapters.get(name)
+        target = None
+        if number is not None:
+            target = target_of(self._registry.snapshot.state.versions.get((name, number)))
+        if target is not None:
+            await self._manager.stage_everywhere(target)
+        after = await move()
+        self.release_replaced(before, after)
+        return after
+
+    def release_replaced(self, before: Adapter | None, after: Adapter) -> None:
+        """Free what the pointers of an adapter no longer lead to."""
+        if before is None:
+            return
+        versions = self._registry.snapshot.state.versions
+        for number in {before.live, before.canary} - {after.live, after.canary, None}:
+            version = versions.get((after.name, number)) if number is not None else None
+            if version is not None and version.engine_name is not None:
+                self.release(version.engine_name, "replaced")
+
+    def release(self, engine_name: str, reason: str) -> None:
+        """Free the weights in the background as soon as no request is on them, unless a name leads there again."""
+        if engine_name in self._retiring or self._wanted(engine_name):
+            return
+        task = asyncio.create_task(self._retire(engine_name, reason), name=f"retire {engine_name}")
+        self._retiring[engine_name] = task
+        task.add_done_callback(lambda _: self._retiring.pop(engine_name, None))
+
+    async def _retire(self, engine_name: str, reason: str) -> None:
+        if await self._manager.retire(engine_name, reason, lambda: self._wanted(engine_name)):
+            self._events.publish("engine.freed", engine_name=engine_name, reason=reason)
+
+    def _wanted(self, engine_name: str) -> bool:
+        return engine_name in self._registry.snapshot.wanted
+
+    async def close(self) -> None:
+        """End the waits; what was not freed is freed when the next process reconciles the engines."""
+        tasks = list(self._retiring.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,184 @@
+"""Builds the gateway. The only file that names concrete classes; nothing here starts anything."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+from prometheus_client import CollectorRegistry
+
+from loramux_adapters.artifacts.disk import DiskStore
+from loramux_adapters.artifacts.hub import HubSource
+from loramux_adapters.artifacts.limits import ArchiveLimits
+from loramux_adapters.artifacts.local import LocalSource
+from loramux_adapters.artifacts.s3 import S3Source
+from loramux_adapters.artifacts.sources import Sources
+from loramux_adapters.artifacts.upload import UploadSource
+from loramux_adapters.base import describe_base
+from loramux_adapters.clock import SystemClock
+from loramux_adapters.events import EventLog
+from loramux_adapters.library import Library
+from loramux_adapters.lifecycle import Lifecycle
+from loramux_adapters.manager import AdapterManager
+from loramux_adapters.model import Capabilities
+from loramux_adapters.pointers import Pointers
+from loramux_adapters.ports import ArtifactSource, Clock
+from loramux_adapters.progress import ProgressBoard
+from loramux_adapters.registry import Registry
+from loramux_adapters.store.database import Database
+from loramux_adapters.store.keys import SqlKeyStore
+from loramux_adapters.store.registry import SqlRegistryStore
+from loramux_serving import __version__
+from loramux_serving.admin_key import open_admin_key
+from loramux_serving.admission import FairAdmission
+from loramux_serving.auth import KeyRing
+from loramux_serving.engine.client import VllmEngine
+from loramux_serving.engine.fleet import EngineFleet
+from loramux_serving.engine.host import Host, child, elsewhere
+from loramux_serving.engine.replica import EngineReplica
+from loramux_serving.engine.spec import LaunchPlan, plan_launch
+from loramux_serving.engine.supervisor import Patience, Supervisor
+from loramux_serving.gateway import Gateway
+from loramux_serving.home import Home
+from loramux_serving.key_desk import KeyDesk
+from loramux_serving.metrics import Metrics
+from loramux_serving.relay.handler import Relay
+from loramux_serving.services import Services
+from loramux_serving.settings import ArtifactSettings, Settings
+from loramux_serving.uploads import UploadDesk
+from loramux_serving.usage import UsageLedger
+
+
+def build(settings: Settings, base_dir: Path, base_name: str, database: Database) -> tuple[Services, Gateway]:
+    """All parts, not yet running. Raises `SettingsInvalid`, `EngineConfigInvalid`, `StorageError`."""
+    clock = SystemClock()
+    home = Home(settings.home)
+    events = EventLog(clock)
+    key_store = SqlKeyStore(database)
+    has_keys = any(key.revoked_at is None for key in key_store.list_keys())
+    admin_key = open_admin_key(settings, has_keys=has_keys)
+    keyring = KeyRing(admin_digest=admin_key.digest, anonymous=settings.allow_anonymous)
+    metrics = Metrics(
+        CollectorRegistry(), max_adapters=settings.metrics.max_adapters, version=__version__, base=base_name
+    )
+    usage = UsageLedger(clock, then=metrics)
+
+    source = _sources(settings.artifacts, home)
+    registry = Registry(SqlRegistryStore(database), source, clock, events, base_name=base_name)
+    library = Library(
+        source,
+        DiskStore(
+            home.artifacts,
+            capacity_bytes=settings.artifacts.disk_bytes,
+            reserve_bytes=settings.artifacts.disk_reserve_bytes,
+        ),
+        describe_base(base_dir, base_name, settings.engine.max_lora_rank),
+        protected=lambda: registry.snapshot.protected_digests | manager.in_engines(),
+        source_of=registry.source_of,
+        check_finite=settings.artifacts.check_finite,
+        workers=settings.artifacts.fetch_workers,
+    )
+    manager = AdapterManager(
+        library.locate,
+        lambda: registry.snapshot.pinned,
+        clock,
+        metrics,
+        room_timeout_s=settings.admission.queue_timeout_s,
+        drain_timeout_s=settings.registry.drain_timeout_s,
+    )
+    pointers = Pointers(registry, manager, library, events)
+    lifecycle = Lifecycle(registry, manager, library, pointers, ProgressBoard(), events, clock, metrics)
+
+    http = httpx.AsyncClient(timeout=settings.engine.load_timeout_s, limits=httpx.Limits(max_connections=64))
+    replicas = _replicas(settings, clock)
+    fleet = EngineFleet(replicas, manager.staged_on)
+    admission = FairAdmission(settings.admission, clock, ready_replicas=fleet.count_ready)
+    relay = Relay(settings.relay, keyring, registry, admission, fleet, manager, usage)
+    # What is taken for granted of an engine without our plugin, which can not be asked.
+    assumed = Capabilities(
+        dynamic_lora=True,
+        max_loras=settings.engine.max_loras,
+        max_cpu_loras=settings.engine.max_cpu_loras,
+        max_lora_rank=settings.engine.max_lora_rank,
+        evict=False,
+    )
+    supervisors = [
+        Supervisor(
+            replica,
+            VllmEngine(replica, http, load_timeout_s=settings.engine.load_timeout_s, assumed=assumed),
+            _host(settings, index, base_dir, base_name),
+            http,
+            patience=Patience(
+                start_timeout_s=settings.engine.start_timeout_s,
+                restart_backoff_s=settings.engine.restart_backoff_s,
+                restart_backoff_max_s=settings.engine.restart_backoff_max_s,
+            ),
+            health_interval_s=settings.engine.health_interval_s,
+            on_ready=lambda engine: gateway.attach(engine),
+            on_lost=lambda replica_id: gateway.detach(replica_id),
+        )
+        for index, replica in enumerate(replicas)
+    ]
+    services = Services(
+        settings=settings,
+        clock=clock,
+        events=events,
+        registry=registry,
+        lifecycle=lifecycle,
+        pointers=pointers,
+        manager=manager,
+        library=library,
+        uploads=UploadDesk(
+            home.uploads, max_bytes=settings.artifacts.max_archive_bytes, max_files=settings.artifacts.max_files
+        ),
+        fleet=fleet,
+        http=http,
+        relay=relay,
+        admission=admission,
+        keyring=keyring,
+        key_desk=KeyDesk(key_store, keyring, clock),
+        metrics=metrics,
+        usage=usage,
+    )
+    gateway = Gateway(services, supervisors)
+    return services, gateway
+
+
+def _sources(settings: ArtifactSettings, home: Home) -> ArtifactSource:
+    limits = ArchiveLimits(
+        max_archive_bytes=settings.max_archive_bytes,
+        max_unpacked_bytes=settings.max_unpacked_bytes,
+        max_files=settings.max_files,
+        max_ratio=settings.max_ratio,
+    )
+    known: Mapping[str, ArtifactSource] = {
+        "file": LocalSource(settings.roots, limits),
+        "s3": S3Source(limits, endpoint_url=settings.s3_endpoint_url or None, timeout_s=settings.fetch_timeout_s),
+        "hf": HubSource(limits, timeout_s=settings.fetch_timeout_s),
+    }
+    allowed = {scheme: known[scheme] for scheme in settings.schemes}
+    return Sources({**allowed, "upload": UploadSource(home.uploads, limits)})
+
+
+def _replicas(settings: Settings, clock: Clock) -> list[EngineReplica]:
+    urls = settings.engine.url_list or ("",) * settings.engine.replicas
+    return [EngineReplica(f"engine-{index}", clock=clock, url=url) for index, url in enumerate(urls)]
+
+
+def _host(settings: Settings, index: int, base_dir: Path, base_name: str) -> Host:
+    """Somebody else's engine where addresses are given, else a child process of ours."""
+    engine = settings.engine
+    if engine.url_list:
+        return elsewhere
+
+    def plan(port: int) -> LaunchPlan:
+        return plan_launch(
+            engine,
+            model_dir=str(base_dir),
+            served_name=base_name,
+            port=port,
+            replica_index=index,
+            host_env=os.environ,
+        )
+
+    return child(plan, port=engine.port + index if engine.port else 0, stop_timeout_s=engine.stop_timeout_s)

@@ -1,0 +1,111 @@
+"""One replica as the rest of the gateway sees it: who it is, where it is, and how it is."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+from loramux_adapters.model import Capabilities
+from loramux_adapters.ports import Clock
+
+
+class ReplicaState(StrEnum):
+    """`starting → ready ⇄ draining`, `failed` while it does not run or answer, and `stopped` at the end."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """A replica at one moment. `since` is when the state began, Unix seconds; `detail` says why it is not ready;
+    `log` holds the engine's last lines, oldest first, where loramux runs it."""
+
+    id: str
+    url: str
+    state: ReplicaState
+    since: float
+    restarts: int
+    outstanding: int
+    detail: str = ""
+    code: str | None = None
+    capabilities: Capabilities | None = None
+    log: tuple[str, ...] = ()
+
+
+class EngineReplica:
+    """`relay.ports.Replica`. Its supervisor writes, everybody reads; one event loop."""
+
+    def __init__(self, replica_id: str, *, clock: Clock, url: str = "") -> None:
+        self._id = replica_id
+        self._clock = clock
+        self.url = url
+        """`http://host:port`. Changes where an engine is started again on another port."""
+        self.capabilities: Capabilities | None = None
+        self.restarts = 0
+        self.log: Callable[[], Sequence[str]] = tuple
+        self._state = ReplicaState.STARTING
+        self._since = clock.now()
+        self._detail = ""
+        self._code: str | None = None
+        self._draining = False
+        self._outstanding = 0
+        self._on_suspect: Callable[[], None] | None = None
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def outstanding(self) -> int:
+        return self._outstanding
+
+    @property
+    def state(self) -> ReplicaState:
+        if self._draining and self._state is ReplicaState.READY:
+            return ReplicaState.DRAINING
+        return self._state
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        self._outstanding += 1
+        try:
+            yield
+        finally:
+            self._outstanding -= 1
+
+    def suspect(self) -> None:
+        if self._on_suspect is not None:
+            self._on_suspect()
+
+    def when_suspected(self, call: Callable[[], None]) -> None:
+        self._on_suspect = call
+
+    def become(self, state: ReplicaState, detail: str = "", code: str | None = None) -> None:
+        """Change what its engine is. A drain outlasts this."""
+        if state is not self._state:
+            self._since = self._clock.now()
+        self._state, self._detail, self._code = state, detail, code
+
+    def drain(self, on: bool) -> None:
+        """Give it no further requests (`on`), or some again. Requests under way go on."""
+        if on is not self._draining:
+            self._draining = on
+            self._since = self._clock.now()
+
+    def status(self) -> ReplicaStatus:
+        return ReplicaStatus(
+            id=self._id,
+            url=self.url,
+            state=self.state,
+            since=self._since,
+            restarts=self.restarts,
+            outstanding=self._outstanding,
+            detail=self._detail,
+            code=self._code,
+            capabilities=self.capabilities,
+            log=tuple(self.log()),
+        )

@@ -1,0 +1,119 @@
+"""The gateway while it runs: what starts, in which order, and what ends."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import structlog
+
+from loramux_adapters.errors import LoramuxError
+from loramux_adapters.model import Target
+from loramux_adapters.ports import LoraEngine
+from loramux_adapters.snapshot import Snapshot, target_of
+from loramux_serving.engine.supervisor import Supervisor
+from loramux_serving.services import Services
+
+_log = structlog.get_logger(__name__)
+
+
+class Gateway:
+    """Ties the parts together. Entered once, by the application's lifespan."""
+
+    def __init__(self, services: Services, supervisors: Sequence[Supervisor]) -> None:
+        self._services = services
+        self._supervisors = supervisors
+        self._restarts: dict[str, int] = {}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Registry first, then engines, then what the last process left unfinished; the reverse at the end. Raises
+        `LoramuxError` where the registry can not be opened."""
+        services = self._services
+        services.registry.on_publish(self._published)
+        services.metrics.before_scrape(self._scraped)
+        await services.registry.open()
+        await services.key_desk.open()
+        await asyncio.to_thread(services.uploads.open, self._awaited_uploads())
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(services.http.aclose)
+            for supervisor in self._supervisors:
+                await stack.enter_async_context(supervisor)
+            stack.push_async_callback(services.pointers.close)
+            stack.push_async_callback(services.lifecycle.close)
+            await services.lifecycle.resume()
+            await stack.enter_async_context(_task(self._sweep(), "sweep"))
+            yield
+
+    async def attach(self, engine: LoraEngine) -> None:
+        """Reconcile a replica that has come up, before it takes requests. Raises `EngineError`."""
+        services = self._services
+        snapshot = services.registry.snapshot
+        known = {target.engine_name: target for target in _targets(snapshot)}
+        await services.manager.attach(engine, known, await self._first(snapshot))
+        services.events.publish("replica.attached", replica=engine.replica_id)
+        asyncio.get_running_loop().call_soon(services.admission.capacity_changed)
+
+    def detach(self, replica_id: str) -> None:
+        self._services.manager.detach(replica_id)
+        self._services.events.publish("replica.lost", replica=replica_id)
+
+    async def _first(self, snapshot: Snapshot) -> tuple[Target, ...]:
+        """What a replica stages before it takes requests: all that is pinned, then as many of those changed last as
+        fit beside it, if they are on disk."""
+        on_disk = {artifact.digest for artifact in await self._services.library.entries()}
+        pinned = [snapshot.wanted[name] for name in snapshot.pinned]
+        lately = sorted(
+            (target for name, target in snapshot.wanted.items() if name not in snapshot.pinned),
+            key=lambda target: snapshot.state.adapters[target.adapter].updated_at,
+            reverse=True,
+        )
+        room = max(0, self._services.settings.engine.max_loras - len(pinned))
+        return (*pinned, *[target for target in lately if target.digest in on_disk][:room])
+
+    def _awaited_uploads(self) -> set[str]:
+        versions = self._services.registry.snapshot.state.versions.values()
+        return {version.source for version in versions if version.state.arriving}
+
+    def _published(self, snapshot: Snapshot) -> None:
+        adapters = snapshot.state.adapters
+        self._services.metrics.live_versions({name: adapter.live for name, adapter in adapters.items()})
+        self._services.usage.keep(adapters.keys() | {snapshot.base.adapter})
+
+    def _scraped(self) -> None:
+        services = self._services
+        load = services.admission.snapshot()
+        services.metrics.queued({adapter: each.queued for adapter, each in load.adapters.items()})
+        for status in services.fleet.statuses():
+            services.metrics.outstanding(status.id, status.outstanding)
+            services.metrics.replica_state(status.id, status.state)
+            for _ in range(status.restarts - self._restarts.get(status.id, 0)):
+                services.metrics.engine_restarted(status.id)
+            self._restarts[status.id] = status.restarts
+
+    async def _sweep(self) -> None:
+        """Free what was called by number and is idle."""
+        services = self._services
+        idle_s = services.settings.registry.idle_evict_s
+        while True:
+            await asyncio.sleep(max(idle_s / 2, 1.0))
+            try:
+                await services.manager.sweep(lambda: frozenset(services.registry.snapshot.wanted), idle_s)
+            except LoramuxError as error:
+                _log.warning("sweep failed", code=error.code, reason=error.message)
+
+
+def _targets(snapshot: Snapshot) -> list[Target]:
+    """Every version that can answer, wanted ones last, so that they win where an engine name is shared."""
+    ready = [target for version in snapshot.state.versions.values() if (target := target_of(version)) is not None]
+    return [*ready, *snapshot.wanted.values()]
+
+
+@asynccontextmanager
+async def _task(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

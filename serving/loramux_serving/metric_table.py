@@ -1,0 +1,147 @@
+"""Every metric once: name, kind, labels, unit and help. `docs/metrics.md` tells of them all, and a test fails where
+it does not.
+
+Names follow Prometheus' rules: seconds and bytes, `_total` for what only grows. What labels can hold is bounded:
+`adapter` by `metrics.max_adapters`, the others by what the gateway itself says, never by what a caller sends.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """`name` is the whole name, as it is scraped; `buckets` are upper bounds (histograms only)."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    unit: str
+    help: str
+    buckets: tuple[float, ...] = ()
+
+
+_REQUEST_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
+_QUEUE_S = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_TTFT_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3, 6, 12, 30, 60)
+_TPOT_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.4, 0.8, 2)
+_LOAD_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+REQUESTS = MetricSpec(
+    "loramux_requests_total",
+    "counter",
+    ("adapter", "endpoint", "outcome", "status"),
+    "requests",
+    "Inference requests that ended, by how they ended.",
+)
+REQUEST_ERRORS = MetricSpec(
+    "loramux_request_errors_total",
+    "counter",
+    ("code",),
+    "requests",
+    "Inference requests that ended in an error, by its code.",
+)
+REQUEST_DURATION = MetricSpec(
+    "loramux_request_duration_seconds",
+    "histogram",
+    ("adapter",),
+    "seconds",
+    "Time from a request's end to the last byte of its answer, of requests that were answered whole.",
+    _REQUEST_S,
+)
+REQUEST_QUEUE = MetricSpec(
+    "loramux_request_queue_seconds",
+    "histogram",
+    ("adapter",),
+    "seconds",
+    "Time in the queue of requests that came to a place, 0 for those that did not wait.",
+    _QUEUE_S,
+)
+TTFT = MetricSpec(
+    "loramux_time_to_first_token_seconds",
+    "histogram",
+    ("adapter",),
+    "seconds",
+    "Time from a request's end to the first byte of its streamed answer.",
+    _TTFT_S,
+)
+TPOT = MetricSpec(
+    "loramux_time_per_output_token_seconds",
+    "histogram",
+    ("adapter",),
+    "seconds",
+    "Mean time between the tokens of a streamed answer of two tokens or more.",
+    _TPOT_S,
+)
+PROMPT_TOKENS = MetricSpec(
+    "loramux_prompt_tokens_total", "counter", ("adapter",), "tokens", "Tokens of prompts, as the engine counted them."
+)
+COMPLETION_TOKENS = MetricSpec(
+    "loramux_completion_tokens_total",
+    "counter",
+    ("adapter",),
+    "tokens",
+    "Tokens of answers, as the engine counted them.",
+)
+ADAPTER_LOAD = MetricSpec(
+    "loramux_adapter_load_seconds",
+    "histogram",
+    ("transition", "outcome"),
+    "seconds",
+    "Time to move an adapter up, from one tier to another.",
+    _LOAD_S,
+)
+ADAPTER_EVICTIONS = MetricSpec(
+    "loramux_adapter_evictions_total",
+    "counter",
+    ("tier", "reason"),
+    "adapters",
+    "Adapters that left a tier, by why.",
+)
+ADAPTERS_RESIDENT = MetricSpec(
+    "loramux_adapters_resident",
+    "gauge",
+    ("replica", "tier"),
+    "adapters",
+    "Adapters that a replica holds, by its own report.",
+)
+ADAPTER_LIVE_VERSION = MetricSpec(
+    "loramux_adapter_live_version", "gauge", ("adapter",), "version number", "The version that the name serves."
+)
+ENGINE_RESTARTS = MetricSpec(
+    "loramux_engine_restarts_total", "counter", ("replica",), "restarts", "Engines started again after they had ended."
+)
+REPLICA_STATE = MetricSpec(
+    "loramux_replica_state",
+    "gauge",
+    ("replica", "state"),
+    "0 or 1",
+    "1 for the state that a replica is in, 0 for those that it was in.",
+)
+REQUESTS_OUTSTANDING = MetricSpec(
+    "loramux_requests_outstanding", "gauge", ("replica",), "requests", "Requests at a replica now."
+)
+REQUESTS_QUEUED = MetricSpec(
+    "loramux_requests_queued", "gauge", ("adapter",), "requests", "Requests that wait for a place now."
+)
+BUILD_INFO = MetricSpec("loramux_build_info", "gauge", ("version",), "1", "The gateway's version, as a label.")
+
+METRICS = (
+    REQUESTS,
+    REQUEST_ERRORS,
+    REQUEST_DURATION,
+    REQUEST_QUEUE,
+    TTFT,
+    TPOT,
+    PROMPT_TOKENS,
+    COMPLETION_TOKENS,
+    ADAPTER_LOAD,
+    ADAPTER_EVICTIONS,
+    ADAPTERS_RESIDENT,
+    ADAPTER_LIVE_VERSION,
+    ENGINE_RESTARTS,
+    REPLICA_STATE,
+    REQUESTS_OUTSTANDING,
+    REQUESTS_QUEUED,
+    BUILD_INFO,
+)

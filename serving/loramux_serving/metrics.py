@@ -1,0 +1,208 @@
+"""What Prometheus scrapes. `metric_table` declares the metrics, and `docs/metrics.md` says what they are for."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+from loramux_adapters.errors import classes
+from loramux_adapters.model import Tier
+from loramux_adapters.ports import LoadOutcome
+from loramux_serving import metric_table as table
+from loramux_serving.adapter_labels import OTHER, AdapterLabels
+from loramux_serving.metric_table import MetricSpec
+from loramux_serving.relay.ports import RequestRecord
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+_ANSWER_BEGAN = ("ok", "cancelled", "interrupted")
+
+
+class Metrics:
+    """`relay.ports.Recorder`, `loramux_adapters.ports.TierObserver`, and a method for each other thing that is
+    counted. No method blocks or raises; all are called on one event loop."""
+
+    def __init__(
+        self, registry: CollectorRegistry, *, max_adapters: int, version: str, base: str | None = None
+    ) -> None:
+        """Registers every metric of the table with `registry`, which must be new. `version` is the gateway's;
+        `base` is the base's name, which has a label besides the `max_adapters`."""
+        self._registry = registry
+        self._labels = AdapterLabels(max_adapters, always=() if base is None else (base,))
+        self._series: dict[str, _AdapterSeries] = {}
+        self._codes = frozenset(error.code for error in classes())
+        self._before_scrape: list[Callable[[], None]] = []
+
+        self._requests = _counter(table.REQUESTS, registry)
+        self._request_errors = _counter(table.REQUEST_ERRORS, registry)
+        self._duration = _histogram(table.REQUEST_DURATION, registry)
+        self._queue = _histogram(table.REQUEST_QUEUE, registry)
+        self._ttft = _histogram(table.TTFT, registry)
+        self._tpot = _histogram(table.TPOT, registry)
+        self._prompt_tokens = _counter(table.PROMPT_TOKENS, registry)
+        self._completion_tokens = _counter(table.COMPLETION_TOKENS, registry)
+        self._load = _histogram(table.ADAPTER_LOAD, registry)
+        self._evictions = _counter(table.ADAPTER_EVICTIONS, registry)
+        self._resident = _gauge(table.ADAPTERS_RESIDENT, registry)
+        self._live_version = _gauge(table.ADAPTER_LIVE_VERSION, registry)
+        self._restarts = _counter(table.ENGINE_RESTARTS, registry)
+        self._replica_state = _gauge(table.REPLICA_STATE, registry)
+        self._outstanding = _gauge(table.REQUESTS_OUTSTANDING, registry)
+        self._queued = _gauge(table.REQUESTS_QUEUED, registry)
+        self._states: dict[str, set[str]] = {}
+        _gauge(table.BUILD_INFO, registry).labels(version).set(1)
+
+    def record(self, record: RequestRecord) -> None:
+        """Count a finished request. Its `adapter` must be one that exists, never a name as a caller sent it."""
+        label = self._labels.label(record.adapter)
+        series = self._series.get(label)
+        if series is None:
+            series = self._series[label] = _AdapterSeries(self, label)
+        series.count(record)
+        if record.error_code is not None:
+            self._request_errors.labels(record.error_code if record.error_code in self._codes else OTHER).inc()
+
+    def adapter_loaded(self, source: Tier, target: Tier, outcome: LoadOutcome, seconds: float) -> None:
+        """An adapter moved up from `source` to `target`, or failed to."""
+        self._load.labels(f"{source}_{target}", outcome).observe(seconds)
+
+    def adapter_evicted(self, tier: Tier, reason: str) -> None:
+        """An adapter left `tier`. `reason` is a fixed word of the code, such as `lru` or `deleted`."""
+        self._evictions.labels(tier, reason).inc()
+
+    def live_versions(self, live: Mapping[str, int | None]) -> None:
+        """The registry has just these adapters, with these versions live, oldest adapter first: so every gateway
+        process over one registry gives labels to the same ones. Those that the registry has no more are forgotten,
+        and so a late request of a deleted adapter can not keep its label."""
+        for gone in self._labels.own() - live.keys():
+            self.forget(gone)
+        for adapter, number in live.items():
+            if self._labels.label(adapter) == OTHER:
+                continue
+            if number is None:
+                self._live_version.remove_by_labels({"adapter": adapter})
+            else:
+                self._live_version.labels(adapter).set(number)
+
+    def forget(self, adapter: str) -> None:
+        """The adapter was deleted: its series end, and its label is free for another."""
+        if not self._labels.forget(adapter):
+            return
+        self._series.pop(adapter, None)
+        for metric in (
+            self._requests,
+            self._duration,
+            self._queue,
+            self._ttft,
+            self._tpot,
+            self._prompt_tokens,
+            self._completion_tokens,
+            self._live_version,
+            self._queued,
+        ):
+            metric.remove_by_labels({"adapter": adapter})
+
+    def queued(self, waiting: Mapping[str, int]) -> None:
+        """How many requests wait now, by adapter; none for those that are not named."""
+        sums: dict[str, int] = {}
+        for adapter, number in waiting.items():
+            label = self._labels.label(adapter)
+            sums[label] = sums.get(label, 0) + number
+        self._queued.clear()
+        for label, number in sums.items():
+            self._queued.labels(label).set(number)
+
+    def residents(self, replica: str, by_tier: Mapping[Tier, int]) -> None:
+        """How many adapters a replica says that it holds; a tier that is not named holds none."""
+        for tier in (Tier.GPU, Tier.CPU):
+            self._resident.labels(replica, tier).set(by_tier.get(tier, 0))
+
+    def engine_restarted(self, replica: str) -> None:
+        self._restarts.labels(replica).inc()
+
+    def replica_state(self, replica: str, state: str) -> None:
+        """`state` is one of the fleet's fixed words."""
+        seen = self._states.setdefault(replica, set())
+        seen.add(state)
+        for other in seen:
+            self._replica_state.labels(replica, other).set(1 if other == state else 0)
+
+    def outstanding(self, replica: str, requests: int) -> None:
+        self._outstanding.labels(replica).set(requests)
+
+    def forget_replica(self, replica: str) -> None:
+        """The replica left the fleet: its gauges end. Its restarts stay counted."""
+        self._states.pop(replica, None)
+        for gauge in (self._resident, self._replica_state, self._outstanding):
+            gauge.remove_by_labels({"replica": replica})
+
+    def before_scrape(self, refresh: Callable[[], None]) -> None:
+        """Have `refresh` called at each scrape, to set gauges of what is cheaper to read than to follow."""
+        self._before_scrape.append(refresh)
+
+    def expose(self) -> bytes:
+        """The body of `/metrics`, of type `CONTENT_TYPE`."""
+        for refresh in self._before_scrape:
+            refresh()
+        return generate_latest(_WithoutCreated(self._registry))
+
+
+class _WithoutCreated(Collector):
+    """A registry without the `_created` series, which double the counters and which nothing here asks for. (The
+    library can only switch them off for the whole process.)"""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
+
+
+class _AdapterSeries:
+    """The series of one adapter label, looked up once."""
+
+    def __init__(self, metrics: Metrics, label: str) -> None:
+        self._label = label
+        self._requests = metrics._requests
+        self._by_end: dict[tuple[str, str, int], Counter] = {}
+        self._duration = metrics._duration.labels(label)
+        self._queue = metrics._queue.labels(label)
+        self._ttft = metrics._ttft.labels(label)
+        self._tpot = metrics._tpot.labels(label)
+        self._prompt_tokens = metrics._prompt_tokens.labels(label)
+        self._completion_tokens = metrics._completion_tokens.labels(label)
+
+    def count(self, record: RequestRecord) -> None:
+        end = (record.endpoint, record.outcome, record.status)
+        requests = self._by_end.get(end)
+        if requests is None:
+            requests = self._by_end[end] = self._requests.labels(self._label, *end)
+        requests.inc()
+        if record.queue_s is not None:
+            self._queue.observe(record.queue_s)
+        if record.prompt_tokens > 0:
+            self._prompt_tokens.inc(record.prompt_tokens)
+        if record.completion_tokens > 0:
+            self._completion_tokens.inc(record.completion_tokens)
+        whole = record.outcome == "ok"
+        if whole:
+            self._duration.observe(record.duration_s)
+        if record.streamed and record.ttft_s is not None and record.outcome in _ANSWER_BEGAN:
+            self._ttft.observe(record.ttft_s)
+            if whole and record.completion_tokens >= 2:
+                self._tpot.observe((record.duration_s - record.ttft_s) / (record.completion_tokens - 1))
+
+
+def _counter(spec: MetricSpec, registry: CollectorRegistry) -> Counter:
+    return Counter(spec.name, spec.help, spec.labels, registry=registry)
+
+
+def _gauge(spec: MetricSpec, registry: CollectorRegistry) -> Gauge:
+    return Gauge(spec.name, spec.help, spec.labels, registry=registry)
+
+
+def _histogram(spec: MetricSpec, registry: CollectorRegistry) -> Histogram:
+    return Histogram(spec.name, spec.help, spec.labels, buckets=spec.buckets, registry=registry)

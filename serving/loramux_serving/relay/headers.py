@@ -1,0 +1,93 @@
+"""Which headers pass the relay, both ways. Pure."""
+
+import re
+from collections.abc import Iterable
+
+from loramux_serving.relay.framing import Headers
+from loramux_serving.relay.refusal import malformed
+
+REQUEST_ID = b"x-request-id"
+STICKY = b"x-loramux-sticky"
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"http2-settings",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""RFC 9110, section 7.6.1: they concern one connection."""
+
+_NOT_FOR_ENGINE = HOP_BY_HOP | {
+    b"accept-encoding",  # the relay reads what comes back
+    b"authorization",  # the caller's secret, and the gateway's
+    b"content-length",
+    b"cookie",
+    b"expect",
+    b"host",
+    REQUEST_ID,
+}
+_NOT_FOR_CALLER = HOP_BY_HOP | {
+    b"content-length",
+    REQUEST_ID,
+    b"x-loramux-adapter",
+    b"x-loramux-replica",
+    b"x-loramux-version",
+}
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def first(headers: Headers, name: bytes) -> str | None:
+    """Value of the first header of that name."""
+    for key, value in headers:
+        if key == name:
+            return value.decode("latin-1")
+    return None
+
+
+def valid_request_id(headers: Headers) -> str | None:
+    """The caller's own request id, None where there is none that may be repeated."""
+    for key, value in headers:
+        if key == REQUEST_ID:
+            return value.decode("ascii") if _REQUEST_ID.fullmatch(value) else None
+    return None
+
+
+def engine_head(path: str, host: bytes, request_id: str, body_bytes: int, headers: Headers) -> bytes:
+    """The head of the request to the engine: the caller's headers without those that concern only its connection or
+    are its secrets; framing and host are set anew. Raises `Refusal` for a value with a control character."""
+    dropped = _with_named(_NOT_FOR_ENGINE, headers)
+    lines = [b"%b: %b\r\n" % header for header in headers if header[0] not in dropped]
+    if _CONTROL.search(b"".join(lines).replace(b"\r\n", b"")):
+        raise malformed("A header has a control character.")
+    return b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n" % (
+        path.encode("ascii"),
+        host,
+        body_bytes,
+        request_id.encode("ascii"),
+        b"".join(lines),
+    )
+
+
+def caller_headers(engine: Headers, own: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers of the answer: the engine's without framing and connection, then the gateway's own."""
+    dropped = _with_named(_NOT_FOR_CALLER, engine)
+    return [header for header in engine if header[0] not in dropped] + list(own)
+
+
+def _with_named(dropped: frozenset[bytes], headers: Headers) -> frozenset[bytes]:
+    """`dropped` and the names that `Connection` lists."""
+    for name, value in headers:
+        if name == b"connection":
+            dropped |= {token.strip().lower() for token in value.split(b",")}
+    return dropped
+
+

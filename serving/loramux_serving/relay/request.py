@@ -1,0 +1,93 @@
+"""What the relay reads of an inference request's body, and the body that goes to the engine. Pure.
+
+Only `model`, `stream` and `stream_options` are looked at. Every other value keeps its bytes, whatever it is, so that
+a parameter that the engine learns tomorrow passes today. Of a key that comes twice the last one counts, here as in
+vLLM, and only that one is sent on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from loramux_adapters.errors import RequestInvalid
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
+RESPONSES = "/v1/responses"
+ENDPOINTS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES)
+"""The routes that the relay serves itself, for POST."""
+
+T = TypeVar("T")
+
+_WITH_USAGE_OPTION = frozenset({CHAT, COMPLETIONS})
+_TRUE = msgspec.Raw(b"true")
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_text = msgspec.json.Decoder(str)
+_flag = msgspec.json.Decoder(bool | None)
+_options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """A decoded body. `fields` holds all of it, undecoded; `options` is `stream_options`, None where it is absent."""
+
+    endpoint: str
+    model: str
+    stream: bool
+    fields: Mapping[str, msgspec.Raw]
+    options: Mapping[str, msgspec.Raw] | None = None
+    usage_asked: bool = False
+
+    @property
+    def injects_usage(self) -> bool:
+        """True where `rewrite` asks the engine for a usage frame that the caller did not ask for."""
+        return self.stream and not self.usage_asked and self.endpoint in _WITH_USAGE_OPTION
+
+
+def decode(endpoint: str, body: bytes) -> InferenceRequest:
+    """Raises `RequestInvalid` with `details["param"]` where one parameter is at fault."""
+    try:
+        fields = _fields.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestInvalid(f"The body must be a JSON object: {error}.") from error
+    model = _model(fields)
+    stream = bool(_value(_flag, fields, "stream", "a boolean"))
+    options = _value(_options, fields, "stream_options", "an object")
+    asked = options is not None and bool(_value(_flag, options, "include_usage", "a boolean"))
+    return InferenceRequest(endpoint, model, stream, fields, options, asked)
+
+
+def rewrite(request: InferenceRequest, engine_name: str) -> bytes:
+    """The body for the engine: `model` is its name there, and a stream asks for usage so that tokens can be counted."""
+    fields = dict(request.fields)
+    if engine_name != request.model:
+        fields["model"] = msgspec.Raw(msgspec.json.encode(engine_name))
+    if request.injects_usage:
+        # `continuous_usage_stats` has no effect in vLLM without `include_usage`; it must not get one through ours.
+        options = {key: value for key, value in (request.options or {}).items() if key != "continuous_usage_stats"}
+        options["include_usage"] = _TRUE
+        fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
+    return msgspec.json.encode(fields)
+
+
+def _model(fields: Mapping[str, msgspec.Raw]) -> str:
+    if "model" not in fields:
+        raise RequestInvalid("The parameter `model` is missing.", details={"param": "model"})
+    model = _value(_text, fields, "model", "a string")
+    if not model:
+        raise RequestInvalid("The parameter `model` must not be empty.", details={"param": "model"})
+    return model
+
+
+def _value[T](decoder: msgspec.json.Decoder[T], fields: Mapping[str, msgspec.Raw], name: str, kind: str) -> T | None:
+    raw = fields.get(name)
+    if raw is None:
+        return None
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestInvalid(f"The parameter `{name}` must be {kind}.", details={"param": name}) from error

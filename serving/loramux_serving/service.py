@@ -1,0 +1,84 @@
+"""The gateway as a process: settings in, exit at the end of its life."""
+
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
+from pathlib import Path
+
+import structlog
+import uvicorn
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from loramux_adapters.errors import SettingsInvalid
+from loramux_adapters.store.database import Database
+from loramux_serving.app import create_app
+from loramux_serving.base.location import locate_base
+from loramux_serving.bootstrap import build
+from loramux_serving.demo import Demo
+from loramux_serving.home import Home
+from loramux_serving.logs import configure
+from loramux_serving.relay.protocol import relay_protocol
+from loramux_serving.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+
+def run(settings: Settings, demo_dir: Path | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; then drain, and stop the engines. Raises `LoramuxError` where it can not start."""
+    configure(settings.log)
+    demo = None if demo_dir is None else Demo(demo_dir)
+    if demo is not None:
+        demo.names()
+        settings = demo.allowed(settings)
+    with Home(settings.home).held(), _listening(settings) as listener:
+        base_dir, base_name = _located(settings)
+        with closing(Database(settings.database_url)) as database:
+            services, gateway = build(settings, base_dir, base_name, database)
+            address = "http://{}:{}".format(*listener.getsockname()[:2])
+
+            @asynccontextmanager
+            async def running() -> AsyncIterator[None]:
+                async with AsyncExitStack() as stack:
+                    await stack.enter_async_context(gateway.running())
+                    if demo is not None:
+                        await stack.enter_async_context(demo.loading(services, address))
+                    yield
+
+            config = uvicorn.Config(
+                create_app(services, running()),
+                http=relay_protocol(services.relay),
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=int(settings.relay.keep_alive_s),
+                timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
+            )
+            server = uvicorn.Server(config)
+            _log.info("gateway starts", address=address, base=base_name, home=str(settings.home))
+            with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it has shut down
+                server.run(sockets=[listener])
+            if not server.started:
+                raise SettingsInvalid("The gateway could not start; its log says why.")
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """The port, taken before anything is started for it. Raises `SettingsInvalid`."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+        except OSError as error:
+            raise SettingsInvalid(
+                f"{settings.host}:{settings.port} can not be listened on: {error.strerror or error}."
+            ) from error
+        yield listener
+
+
+def _located(settings: Settings) -> tuple[Path, str]:
+    with Progress(TextColumn("{task.description}"), BarColumn(), console=Console(stderr=True)) as bars:
+        bar = bars.add_task("base model", total=1.0)
+        return locate_base(settings, lambda phase, share: bars.update(bar, description=phase, completed=share))

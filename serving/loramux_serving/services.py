@@ -1,0 +1,43 @@
+"""The gateway's parts, built once by `bootstrap.build` and handed to whoever needs them."""
+
+from dataclasses import dataclass
+
+import httpx
+
+from loramux_adapters.events import EventLog
+from loramux_adapters.library import Library
+from loramux_adapters.lifecycle import Lifecycle
+from loramux_adapters.manager import AdapterManager
+from loramux_adapters.pointers import Pointers
+from loramux_adapters.ports import Clock
+from loramux_adapters.registry import Registry
+from loramux_serving.admission import FairAdmission
+from loramux_serving.auth import KeyRing
+from loramux_serving.engine.fleet import EngineFleet
+from loramux_serving.key_desk import KeyDesk
+from loramux_serving.metrics import Metrics
+from loramux_serving.relay.handler import Relay
+from loramux_serving.settings import Settings
+from loramux_serving.uploads import UploadDesk
+from loramux_serving.usage import UsageLedger
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    settings: Settings
+    clock: Clock
+    events: EventLog
+    registry: Registry
+    lifecycle: Lifecycle
+    pointers: Pointers
+    manager: AdapterManager
+    library: Library
+    uploads: UploadDesk
+    fleet: EngineFleet
+    http: httpx.AsyncClient
+    relay: Relay
+    admission: FairAdmission
+    keyring: KeyRing
+    key_desk: KeyDesk
+    metrics: Metrics
+    usage: UsageLedger
