@@ -128,13 +128,13 @@ def _alpha(key: str, value: Any) -> float:
 def _targets(value: Any) -> tuple[str, ...] | str:
     if isinstance(value, str) and _SAFE_NAME.fullmatch(value):
         return value
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(item, str) and _SAFE_NAME.fullmatch(item) for item in value)
-    ):
-        return tuple(value)
-    raise ConfigInvalid(f"{CONFIG_FILE} has target_modules that are neither names nor one expression.")
+    if isinstance(value, list) and 0 < len(value) <= _MAX_ENTRIES:
+        names = tuple(item for item in value if isinstance(item, str) and _SAFE_NAME.fullmatch(item))
+        if len(names) == len(value):
+            return names
+    raise ConfigInvalid(
+        f"{CONFIG_FILE} has target_modules that are neither 1 to {_MAX_ENTRIES} names nor one expression."
+    )
 
 
 def _base_model(value: Any) -> str | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,13 +51,22 @@ class EventLog:
         past = [event for event in self._history if after is not None and event.id > after]
         self._subscribers.add(queue)
         try:
-            yield _drain(past, queue)
+            yield _Subscription(past, queue)
         finally:
             self._subscribers.discard(queue)
 
 
-async def _drain(past: list[Event], queue: asyncio.Queue[Event]) -> AsyncIterator[Event]:
-    for event in past:
-        yield event
-    while True:
-        yield await queue.get()
+class _Subscription:
+    """The past, then what comes. No generator, which would end when a wait for the next event is given up."""
+
+    def __init__(self, past: Iterable[Event], queue: asyncio.Queue[Event]) -> None:
+        self._past = deque(past)
+        self._queue = queue
+
+    def __aiter__(self) -> "_Subscription":
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._past:
+            return self._past.popleft()
+        return await self._queue.get()

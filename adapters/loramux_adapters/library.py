@@ -1,7 +1,9 @@
 """The way of an adapter's files: from its source, through validation, into the disk tier, and back from there."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from loramux_adapters.errors import SourceNotFound, WeightsMismatch
@@ -35,13 +37,27 @@ class Library:
         self._disk = asyncio.Lock()
         """Held from asking what is protected until the disk tier has evicted, and while a path is looked up: a
         version that somebody is about to stage is either in time to be protected, or found to be gone."""
+        self._arriving: Counter[str] = Counter()
+        """Digests of what was just acquired, which no registry knows yet."""
 
+    @asynccontextmanager
     async def acquire(
         self, source: str, progress: Progress, validating: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[tuple[Artifact, AdapterInfo]]:
+        """Fetch, validate and keep what is at `source`; `validating` runs between the first two. The artifact stays
+        on disk for the length of the block at least. `progress` is called from a worker thread. Raises
+        `ArtifactError`, `SourceNotAllowed`, `StorageError`; then nothing is left behind."""
+        kept: list[str] = []
+        try:
+            yield await self._acquire(source, progress, validating, kept)
+        finally:
+            for digest in kept:
+                self._arriving[digest] -= 1
+            self._arriving += Counter()  # drops what is at zero
+
+    async def _acquire(
+        self, source: str, progress: Progress, validating: Callable[[], Awaitable[None]], kept: list[str]
     ) -> tuple[Artifact, AdapterInfo]:
-        """Fetch, validate and keep what is at `source`; `validating` runs between the first two. `progress` is
-        called from a worker thread. Raises `ArtifactError`, `SourceNotAllowed`, `StorageError`; then nothing is
-        left behind."""
         async with self._turn:
             workdir = await asyncio.to_thread(self.store.workdir)
             try:
@@ -51,7 +67,10 @@ class Library:
                     validate, workdir, self.base, max_rank=None, check_finite=self._check_finite
                 )
                 async with self._disk:
-                    artifact = await asyncio.to_thread(self.store.commit, workdir, self._protected())
+                    keep = self._protected() | self._arriving.keys()
+                    artifact = await asyncio.to_thread(self.store.commit, workdir, keep)
+                    self._arriving[artifact.digest] += 1
+                    kept.append(artifact.digest)
                 return artifact, info
             finally:
                 await asyncio.shield(asyncio.to_thread(self.store.discard, workdir))
@@ -71,7 +90,8 @@ class Library:
                 f"The files of {target.adapter!r} version {target.version} were uploaded and are gone from the disk; "
                 "upload them again."
             )
-        artifact, _ = await self.acquire(source, _unwatched, _unheard)
+        async with self.acquire(source, _unwatched, _unheard) as (artifact, _):
+            pass  # from here on it is protected by whoever is about to stage it
         if artifact.digest != target.digest:
             raise WeightsMismatch(
                 f"{source} no longer holds the content of {target.adapter!r} version {target.version}; "
@@ -83,8 +103,11 @@ class Library:
         """What was sent to us only to be fetched once goes."""
         await asyncio.to_thread(self.source.forget, source)
 
-    async def remove(self, digest: str) -> None:
-        await asyncio.to_thread(self.store.remove, digest)
+    async def remove(self, digest: str, shared: Callable[[], bool]) -> None:
+        """Delete an artifact from the disk, unless it just arrived again or `shared` says that it is needed."""
+        async with self._disk:
+            if digest not in self._arriving and not shared():
+                await asyncio.to_thread(self.store.remove, digest)
 
     async def entries(self) -> tuple[Artifact, ...]:
         return tuple(await asyncio.to_thread(self.store.entries))

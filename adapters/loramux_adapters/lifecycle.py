@@ -6,20 +6,32 @@ as forgotten.
 """
 
 import asyncio
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_exponential,
+)
 
-from loramux_adapters.errors import EngineError, LoramuxError, StorageError
+from loramux_adapters.errors import EngineError, LoramuxError, OperationInterrupted, StorageError, VersionNotFound
 from loramux_adapters.events import EventLog
 from loramux_adapters.library import Library
 from loramux_adapters.manager import AdapterManager
 from loramux_adapters.model import (
+    AdapterInfo,
+    AdapterState,
+    Artifact,
     Failure,
     Operation,
     OperationKind,
+    OperationState,
     Target,
     Tier,
     Version,
@@ -35,6 +47,16 @@ _log = structlog.get_logger(__name__)
 
 _ENGINE_PATIENCE_S = 900.0
 """How long an arriving version waits for an engine that is being restarted."""
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """An operation under way. `source` and `engine_name` are what it has taken up and may have to leave again."""
+
+    operation: Operation
+    task: asyncio.Task[None] | None = None
+    source: str | None = None
+    engine_name: str | None = None
 
 
 class Lifecycle:
@@ -59,7 +81,7 @@ class Lifecycle:
         self._events = events
         self._clock = clock
         self._observer = observer
-        self._running: dict[str, tuple[Operation, asyncio.Task[None]]] = {}
+        self._running: dict[str, _Run] = {}
         self._closing = False
 
     async def resume(self) -> None:
@@ -68,19 +90,24 @@ class Lifecycle:
             self.begin(operation)
 
     def begin(self, operation: Operation) -> None:
-        """Run an operation in the background. No effect where it runs already."""
-        if operation.id in self._running or operation.state.finished:
+        """Run an operation in the background. No effect where it runs already, or where `close` was called: then the
+        next process begins it."""
+        if self._closing or operation.id in self._running or operation.state.finished:
             return
-        task = asyncio.create_task(self._run(operation), name=f"operation {operation.id}")
-        self._running[operation.id] = (operation, task)
-        task.add_done_callback(lambda _: self._running.pop(operation.id, None))
+        run = self._running[operation.id] = _Run(operation)
+        run.task = asyncio.create_task(self._run(run), name=f"operation {operation.id}")
+        run.task.add_done_callback(lambda _: self._running.pop(operation.id, None))
 
     async def wait(self, operation_id: str) -> Operation:
-        """The operation when it has ended. A caller who leaves does not end it."""
-        running = self._running.get(operation_id)
-        if running is not None:
-            await asyncio.wait([running[1]])
-        return await self.operation(operation_id)
+        """The operation when it has ended. A caller who leaves does not end it. Raises `OperationNotFound`, and
+        `OperationInterrupted` where the gateway stops first."""
+        run = self._running.get(operation_id)
+        if run is not None and run.task is not None:
+            await asyncio.wait([run.task])
+        operation = await self.operation(operation_id)
+        if not operation.state.finished and (run is not None or self._closing):
+            raise OperationInterrupted("The gateway stopped before this was done; it goes on when it is back.")
+        return operation
 
     async def operation(self, operation_id: str) -> Operation:
         """With its progress. Raises `OperationNotFound`."""
@@ -90,99 +117,110 @@ class Lifecycle:
     async def close(self) -> None:
         """End all tasks; what they were at is taken up by the next process."""
         self._closing = True
-        tasks = [task for _, task in self._running.values()]
+        tasks = [run.task for run in self._running.values() if run.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, operation: Operation) -> None:
+    async def _run(self, run: _Run) -> None:
+        operation = run.operation
         log = _log.bind(operation=operation.id, adapter=operation.adapter, version=operation.version)
         try:
-            await asyncio.to_thread(self._registry.store.start_operation, operation.id)
-            if operation.kind in (OperationKind.ADD, OperationKind.UPDATE):
-                await self._arrive(operation)
-            elif operation.kind is OperationKind.DELETE_ADAPTER:
-                await self._delete_adapter(operation)
+            try:
+                await self._perform(run)
+            except LoramuxError as error:
+                log.warning("operation failed", kind=operation.kind, code=error.code, reason=error.message)
+                ended = await self._fail(run, Failure(error.code, error.message, error.retryable))
+            except Exception:  # a fault of ours: the operation must still end, with the trace in the log
+                log.exception("operation broke", kind=operation.kind)
+                ended = await self._fail(run, Failure("internal_error", "The gateway failed; its log says where."))
             else:
-                await self._delete_version(operation)
-            self._events.publish("operation.succeeded", operation.adapter, operation.version, operation=operation.id)
-            log.info("operation succeeded", kind=operation.kind)
-        except LoramuxError as error:
-            await self._fail(operation, Failure(error.code, error.message, error.retryable))
-            log.warning("operation failed", kind=operation.kind, code=error.code, reason=error.message)
-        except Exception:  # a fault of ours: the operation must still end, with the trace in the log
-            log.exception("operation broke", kind=operation.kind)
-            await self._fail(operation, Failure("internal_error", "The gateway failed; its log says where."))
+                ended = replace(operation, state=OperationState.SUCCEEDED)
+            self._announce(ended)
+            if run.source is not None:
+                await self._library.forget(run.source)
+        except (LoramuxError, OSError) as error:
+            log.error("an operation left something behind", kind=operation.kind, reason=str(error))
         finally:
             self._progress.forget(operation.id)
 
-    async def _fail(self, operation: Operation, failure: Failure) -> None:
-        store, now = self._registry.store, self._clock.now()
-        try:
-            if operation.version is not None and operation.kind in (OperationKind.ADD, OperationKind.UPDATE):
-                await self._registry.change(
-                    store.fail_version, operation.id, operation.adapter, operation.version, failure, now
-                )
-            else:
-                await self._registry.change(store.fail_operation, operation.id, failure, now)
-        except StorageError as error:  # it stays unfinished, and the next start takes it up
-            _log.error("the registry did not take a failure", operation=operation.id, reason=error.message)
-        self._events.publish(
-            "operation.failed",
-            operation.adapter,
-            operation.version,
-            operation=operation.id,
-            code=failure.code,
-            message=failure.message,
-        )
+    def _announce(self, ended: Operation) -> None:
+        _log.info("operation ended", operation=ended.id, adapter=ended.adapter, kind=ended.kind, state=ended.state)
+        why = {} if ended.failure is None else {"code": ended.failure.code, "message": ended.failure.message}
+        self._events.publish(f"operation.{ended.state}", ended.adapter, ended.version, operation=ended.id, **why)
+
+    async def _perform(self, run: _Run) -> None:
+        operation = run.operation
+        await asyncio.to_thread(self._registry.store.start_operation, operation.id)
+        if operation.kind in (OperationKind.ADD, OperationKind.UPDATE):
+            await self._arrive(run)
+        elif operation.kind is OperationKind.DELETE_ADAPTER:
+            await self._delete_adapter(operation)
+        else:
+            await self._delete_version(operation)
+
+    async def _fail(self, run: _Run, failure: Failure) -> Operation:
+        """Keep the failure, however long the database takes to answer. Gives the operation as it ended: a change of
+        which nobody knew whether it was done may have been done."""
+        operation, store = run.operation, self._registry.store
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(StorageError), wait=wait_exponential(multiplier=0.2, max=30.0)
+        ):
+            with attempt:
+                now = self._clock.now()
+                if operation.version is not None and operation.kind in (OperationKind.ADD, OperationKind.UPDATE):
+                    await self._registry.change(
+                        store.fail_version, operation.id, operation.adapter, operation.version, failure, now
+                    )
+                else:
+                    await self._registry.change(store.fail_operation, operation.id, failure, now)
+                operation = await asyncio.to_thread(store.operation, operation.id)
+        if run.engine_name is not None:
+            self._pointers.release(run.engine_name, "failed")
+        return operation
 
     # --- arriving ---
 
-    async def _arrive(self, operation: Operation) -> None:
+    async def _arrive(self, run: _Run) -> None:
+        operation = run.operation
         version = await self._version(operation)
-        try:
-            await self._bring(operation, version)
-        finally:
-            if not self._closing:  # else the next process fetches it again
-                await self._library.forget(version.source)
-
-    async def _bring(self, operation: Operation, version: Version) -> None:
+        run.source = version.source
         version = await self._enter(operation, version, VersionState.FETCHING)
-        started = self._clock.monotonic()
-        ok = False
-
-        async def validating() -> None:
-            nonlocal version
-            version = await self._enter(operation, version, VersionState.VALIDATING)
-
-        try:
-            artifact, info = await self._library.acquire(
-                version.source, self._progress.reporter(operation.id), validating
-            )
-            ok = True
-        finally:
-            outcome: LoadOutcome = "ok" if ok else "failed"
-            self._observer.adapter_loaded(Tier.REMOTE, Tier.DISK, outcome, self._clock.monotonic() - started)
-        version = replace(version, digest=artifact.digest, size_bytes=artifact.size_bytes, info=info)
-        version = await self._enter(operation, version, VersionState.STAGING)
-        ready = replace(version, state=VersionState.READY, ready_at=self._clock.now())
-        target = target_of(ready)
-        assert target is not None
-        before = self._registry.snapshot.state.adapters.get(version.adapter)
-        try:
-            await self._stage(target)
-            after = await self._registry.change(
-                self._registry.store.finish_version, operation.id, ready, self._clock.now()
-            )
-        except LoramuxError:
-            self._pointers.release(target.engine_name, "failed")
-            raise
+        async with self._fetched(operation, version) as (artifact, info):
+            version = replace(version, digest=artifact.digest, size_bytes=artifact.size_bytes, info=info)
+            version = await self._enter(operation, version, VersionState.STAGING)
+            ready = replace(version, state=VersionState.READY, ready_at=self._clock.now())
+            target = target_of(ready)
+            assert target is not None
+            run.engine_name = target.engine_name
+            async with self._staged(target):
+                after = await self._registry.change(
+                    self._registry.store.finish_version, operation.id, ready, self._clock.now()
+                )
         self._events.publish("version.ready", version.adapter, version.number, digest=artifact.digest)
         if after.live == version.number:
             self._events.publish("version.promoted", version.adapter, version.number)
-        self._pointers.release_replaced(before, after)
-        if after.live != version.number and after.canary != version.number:
-            self._pointers.release(target.engine_name, "not_live")
+        elif after.canary == version.number:
+            self._events.publish("canary.changed", version.adapter, version.number, weight=after.canary_weight)
+        self._pointers.release(target.engine_name, "not_live")
+
+    @asynccontextmanager
+    async def _fetched(self, operation: Operation, version: Version) -> AsyncIterator[tuple[Artifact, AdapterInfo]]:
+        """The version's artifact, kept on disk for the length of the block at least."""
+        started = self._clock.monotonic()
+        outcome: LoadOutcome = "failed"
+
+        async def validating() -> None:
+            await self._enter(operation, version, VersionState.VALIDATING)
+
+        reporter = self._progress.reporter(operation.id)
+        async with AsyncExitStack() as stack:
+            try:
+                found = await stack.enter_async_context(self._library.acquire(version.source, reporter, validating))
+                outcome = "ok"
+            finally:
+                self._observer.adapter_loaded(Tier.REMOTE, Tier.DISK, outcome, self._clock.monotonic() - started)
+            yield found
 
     async def _enter(self, operation: Operation, version: Version, state: VersionState) -> Version:
         version = replace(version, state=state)
@@ -192,34 +230,44 @@ class Lifecycle:
         return version
 
     async def _version(self, operation: Operation) -> Version:
+        """Raises `VersionNotFound` where it was deleted meanwhile."""
         state = await asyncio.to_thread(self._registry.store.state)
         assert operation.version is not None
         version = state.versions.get((operation.adapter, operation.version))
         if version is None:
-            raise LoramuxError("The version was deleted before it arrived.")
+            raise VersionNotFound(f"Version {operation.version} of {operation.adapter!r} was deleted.")
         return version
 
-    async def _stage(self, target: Target) -> None:
-        """On every replica that is there; waits for engines that are being restarted."""
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, EngineError) and error.retryable),
-            wait=wait_exponential(multiplier=0.2, max=5.0),
-            stop=stop_after_delay(_ENGINE_PATIENCE_S),
-            reraise=True,
-        ):
-            with attempt:
-                await self._manager.stage_everywhere(target)
+    @asynccontextmanager
+    async def _staged(self, target: Target) -> AsyncIterator[None]:
+        """On every replica that is there; waits for engines that are being restarted, unless the adapter goes."""
+
+        def worth_waiting(error: BaseException) -> bool:
+            adapter = self._registry.snapshot.state.adapters.get(target.adapter)
+            stays = adapter is not None and adapter.state is AdapterState.ACTIVE
+            return stays and isinstance(error, EngineError) and error.retryable
+
+        async with AsyncExitStack() as stack:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception(worth_waiting),
+                wait=wait_exponential(multiplier=0.2, max=5.0),
+                stop=stop_after_delay(_ENGINE_PATIENCE_S),
+                reraise=True,
+            ):
+                with attempt:
+                    await stack.enter_async_context(self._manager.hold(target))
+            yield
 
     # --- leaving ---
 
     async def _delete_adapter(self, operation: Operation) -> None:
         arriving = [
-            task
-            for other, task in self._running.values()
-            if other.adapter == operation.adapter and other.id != operation.id
+            run.task
+            for run in self._running.values()
+            if run.operation.adapter == operation.adapter and run.operation.id != operation.id and run.task is not None
         ]
         if arriving:
-            await asyncio.wait(arriving)  # they end at `finish_version` at the latest: the adapter is busy
+            await asyncio.wait(arriving)  # they end at their next step: the adapter is busy
         versions = [
             version
             for (adapter, _), version in self._registry.snapshot.state.versions.items()
@@ -245,22 +293,25 @@ class Lifecycle:
 
     async def _remove(self, leaving: list[Version]) -> None:
         """Drain, free the engines, then delete the files that no other version shares."""
+        keys = frozenset((version.adapter, version.number) for version in leaving)
         for name in {version.engine_name for version in leaving if version.engine_name}:
-            await self._manager.retire(name, "deleted", partial(self._shared, name, leaving))
-        keys = {(version.adapter, version.number) for version in leaving}
-        shared = {
-            version.digest
-            for key, version in self._registry.snapshot.state.versions.items()
-            if key not in keys and version.state is not VersionState.DELETED
-        }
-        for digest in {version.digest for version in leaving if version.digest} - shared:
-            await self._library.remove(digest)
+            await self._manager.retire(name, "deleted", partial(self._name_shared, name, keys), end_requests=True)
+        for digest in {version.digest for version in leaving if version.digest}:
+            await self._library.remove(digest, partial(self._content_shared, digest, keys))
+        for source in {version.source for version in leaving}:
+            await self._library.forget(source)
 
-    def _shared(self, engine_name: str, leaving: list[Version]) -> bool:
-        """Whether a version that stays has the same engine name."""
-        keys = {(version.adapter, version.number) for version in leaving}
-        return engine_name in self._registry.snapshot.wanted or any(
-            version.engine_name == engine_name and version.state is VersionState.READY
+    def _name_shared(self, engine_name: str, leaving: frozenset[tuple[str, int]]) -> bool:
+        """Whether a version that stays or arrives has the same engine name."""
+        return any(
+            version.engine_name == engine_name and (version.state is VersionState.READY or version.state.arriving)
             for key, version in self._registry.snapshot.state.versions.items()
-            if key not in keys
+            if key not in leaving
+        )
+
+    def _content_shared(self, digest: str, leaving: frozenset[tuple[str, int]]) -> bool:
+        return any(
+            version.digest == digest and version.state is not VersionState.DELETED
+            for key, version in self._registry.snapshot.state.versions.items()
+            if key not in leaving
         )

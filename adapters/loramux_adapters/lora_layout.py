@@ -30,11 +30,13 @@ def check_targets(config: AdapterConfig, base: BaseModel) -> None:
     endings = {module[start:] for module in base.modules for start in _part_starts(module)}
     for target in config.target_modules:
         if target.rsplit(".", 1)[-1] in VOCABULARY_LAYERS:
-            raise OptionUnsupported(f"{CONFIG_FILE} targets {shown(target)}: adapters of embeddings are not served.")
+            raise OptionUnsupported(
+                f"{CONFIG_FILE} has {shown(target)} in target_modules: adapters of it are not served."
+            )
         if target not in endings:
             raise WeightsMismatch(
-                f"{CONFIG_FILE} targets {shown(target)}, which the base {shown(base.name)} does not have; "
-                f"it has {_examples(target, _kinds(base.modules))}."
+                f"{CONFIG_FILE} has {shown(target)} in target_modules, which the base {shown(base.name)} does not "
+                f"have; it has {_examples(target, _kinds(base.modules))}."
             )
 
 

@@ -1,27 +1,35 @@
-"""Leases, loads and evictions over all replicas. DESIGN section 2, step 4.
+"""Leases, and what every replica holds. DESIGN section 2, step 4.
 
 A version answers on a replica from `Holding.staged` on, and leaves it only while no lease is held: eviction marks it
 gone and looks at the leases without a suspension in between, and a lease counts before its first suspension.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
+from dataclasses import dataclass
 
-from loramux_adapters.errors import EngineError, EngineUnavailable, LoramuxError, QueueTimeout
-from loramux_adapters.model import Resident, Target, Tier
-from loramux_adapters.ports import Clock, LoadOutcome, LoraEngine, TierObserver
+from loramux_adapters.errors import EngineError, EngineRejected, EngineUnavailable, LoramuxError
+from loramux_adapters.model import Resident, Target
+from loramux_adapters.moves import Locate, Moves
+from loramux_adapters.ports import Clock, LoraEngine, TierObserver
 from loramux_adapters.shelf import Holding, Shelf
-from loramux_adapters.tiers import make_room
 from loramux_adapters.wakeup import Wakeup
 
-Locate = Callable[[Target], Awaitable[Path]]
-"""Gives the directory of a target's artifact on local disk, fetching it again where it must."""
+_LOOK_AGAIN_S = 1.0
+"""How often a wait for leases asks whether it is still wanted."""
+
+
+@dataclass(slots=True, eq=False)
+class _Lease:
+    """A request's hold. `ended` is true once the request was told to go."""
+
+    task: asyncio.Task[object] | None
+    ended: bool = False
 
 
 class AdapterManager:
-    """All replicas' shelves. One event loop."""
+    """All replicas' shelves. One event loop. `close` ends the loads under way."""
 
     def __init__(
         self,
@@ -34,15 +42,17 @@ class AdapterManager:
         drain_timeout_s: float,
     ) -> None:
         """`pinned` gives the engine names that may not leave host memory."""
-        self._locate = locate
-        self._pinned = pinned
         self._clock = clock
-        self._observer = observer
-        self._room_timeout_s = room_timeout_s
         self._drain_timeout_s = drain_timeout_s
+        self._moves = Moves(locate, pinned, clock, observer, room_timeout_s=room_timeout_s)
         self._shelves: dict[str, Shelf] = {}
-        self._holders: dict[str, set[asyncio.Task[object]]] = {}
+        self._leases: dict[str, set[_Lease]] = {}
+        self._held: list[Target] = []
+        """What is kept staged everywhere until a pointer has moved; a replica that joins meanwhile stages it too."""
         self._released = Wakeup()
+
+    async def close(self) -> None:
+        await self._moves.close()
 
     # --- leases ---
 
@@ -54,35 +64,35 @@ class AdapterManager:
             yield
             return
         shelf = self._shelf(replica_id)
-        entry = shelf.holding(target, self._clock.monotonic())
-        entry.leases += 1
-        task = asyncio.current_task()
-        holders = self._holders.setdefault(target.engine_name, set())
-        if task is not None:
-            holders.add(task)
+        lease = _Lease(asyncio.current_task())
+        self._leases.setdefault(target.engine_name, set()).add(lease)
+        entry = self._take(shelf, target)
         try:
-            if not entry.staged:
-                await self._stage(shelf, entry)
+            await self._moves.stage(shelf, entry)
             yield
         finally:
-            entry.leases -= 1
-            entry.last_used = self._clock.monotonic()
-            if task is not None:
-                holders.discard(task)
-            if entry.leases == 0:
-                self._let_go(shelf, entry)
+            held = self._leases[target.engine_name]
+            held.discard(lease)
+            if not held:
+                del self._leases[target.engine_name]
+            self._let_go(shelf, entry)
+
+    def _take(self, shelf: Shelf, target: Target) -> Holding:
+        entry = shelf.holding(target, self._clock.monotonic())
+        entry.leases += 1
+        return entry
 
     def _let_go(self, shelf: Shelf, entry: Holding) -> None:
-        shelf.forget(entry.target.engine_name)
-        if not self._holders.get(entry.target.engine_name):
-            self._holders.pop(entry.target.engine_name, None)
-        shelf.room.wake()
-        self._released.wake()
+        entry.leases -= 1
+        entry.last_used = self._clock.monotonic()
+        if entry.leases == 0:
+            shelf.forget(entry.target.engine_name)
+            shelf.room.wake()
+            self._released.wake()
 
     def leases(self, engine_name: str) -> int:
-        return sum(
-            entry.leases for shelf in self._shelves.values() if (entry := shelf.holdings.get(engine_name)) is not None
-        )
+        """Requests on it, on replicas that are leaving too."""
+        return len(self._leases.get(engine_name, ()))
 
     # --- where things are ---
 
@@ -112,172 +122,173 @@ class AdapterManager:
     # --- staging ---
 
     async def stage_everywhere(self, target: Target) -> None:
-        """Make `target` answer on every replica that is there. A replica that fails meanwhile is left out, as it is
-        reconciled before it serves again. Raises what `lease` raises, and `EngineUnavailable` where none is left."""
-        shelves = list(self._shelves.items())
-        results = await asyncio.gather(*(self._stage_on(shelf, target) for _, shelf in shelves), return_exceptions=True)
-        gone = 0
-        for (replica, shelf), result in zip(shelves, results, strict=True):
-            if isinstance(result, EngineError) and self._shelves.get(replica) is not shelf:
-                gone += 1
-            elif isinstance(result, BaseException):
-                raise result
-        if gone == len(shelves):
-            raise EngineUnavailable("No engine is ready to take the adapter.", retry_after_s=5.0)
+        """Make `target` answer on every replica that is there. Raises what `hold` raises."""
+        async with self.hold(target):
+            pass
 
-    async def _stage_on(self, shelf: Shelf, target: Target) -> None:
-        entry = shelf.holding(target, self._clock.monotonic())
-        entry.leases += 1  # so that room is not made at its cost while it waits
+    @asynccontextmanager
+    async def hold(self, target: Target) -> AsyncIterator[None]:
+        """`target` answers on every replica for the length of the block, on those that join during it too. A replica
+        that fails and leaves is left out, as it is reconciled before it serves again. Raises what `lease` raises,
+        and `EngineUnavailable` where no replica is left."""
+        held: dict[Shelf, Holding] = {}
+        self._held.append(target)
         try:
-            if not entry.staged:
-                await self._stage(shelf, entry)
-            entry.last_used = self._clock.monotonic()
-        finally:
-            entry.leases -= 1
-            if entry.leases == 0:
-                self._let_go(shelf, entry)
-
-    async def _stage(self, shelf: Shelf, entry: Holding) -> None:
-        """Join the load that is under way, or begin one. Leaving early does not end it for the others."""
-        if entry.load is None:
-            entry.load = asyncio.create_task(self._load(shelf, entry), name=f"load {entry.target.engine_name}")
-            entry.load.add_done_callback(_seen)
-        await asyncio.shield(entry.load)
-
-    async def _load(self, shelf: Shelf, entry: Holding) -> None:
-        started = self._clock.monotonic()
-        ok = False
-        try:
-            async with entry.turn:
-                path = await self._locate(entry.target)
-                await self._make_room(shelf, entry)
-                await shelf.engine.load(entry.target.engine_name, path)
-                entry.staged = ok = True
-                entry.last_used = self._clock.monotonic()
-        finally:
-            entry.load = None
-            if not ok:
-                shelf.forget(entry.target.engine_name)
-            outcome: LoadOutcome = "ok" if ok else "failed"
-            self._observer.adapter_loaded(Tier.DISK, Tier.GPU, outcome, self._clock.monotonic() - started)
-
-    async def _make_room(self, shelf: Shelf, entry: Holding) -> None:
-        name = entry.target.engine_name
-        deadline = self._clock.monotonic() + self._room_timeout_s
-        while True:
-            room = make_room(shelf.places(self._pinned(), but=name), shelf.capabilities.max_cpu_loras)
-            for victim in room.evict:
-                await self._evict(shelf, victim, "lru")
-            if room.fits:
-                return
-            left = deadline - self._clock.monotonic()
-            if left <= 0:
-                raise QueueTimeout(
-                    "Every place for adapters in host memory is taken by requests under way or by pins; try again.",
-                    retry_after_s=5.0,
+            while joined := [shelf for shelf in self._shelves.values() if shelf not in held]:
+                held |= {shelf: self._take(shelf, target) for shelf in joined}
+                results = await asyncio.gather(
+                    *(self._moves.stage(shelf, held[shelf]) for shelf in joined), return_exceptions=True
                 )
-            await shelf.room.wait(left)
+                for shelf, result in zip(joined, results, strict=True):
+                    if isinstance(result, BaseException) and not (isinstance(result, EngineError) and shelf.closed):
+                        raise result
+            if not self.staged_on(target.engine_name):
+                raise EngineUnavailable("No engine is ready to take the adapter.", retry_after_s=5.0)
+            yield
+        finally:
+            self._held.remove(target)
+            for shelf, entry in held.items():
+                self._let_go(shelf, entry)
 
     # --- leaving ---
 
-    async def _evict(self, shelf: Shelf, engine_name: str, reason: str) -> bool:
-        """Free the weights on one replica, unless a lease came. True where the engine no longer holds it."""
-        entry = shelf.holdings.get(engine_name)
-        if entry is None:
-            return True
-        async with entry.turn:
-            if entry.leases or not entry.staged:
-                return not entry.staged
-            entry.staged = False
-            try:
-                await shelf.engine.evict(engine_name)
-            except EngineError:
-                entry.staged = True
-                raise
-            self._observer.adapter_evicted(Tier.CPU, reason)
-        shelf.forget(engine_name)
-        shelf.room.wake()
-        return True
-
-    async def retire(self, engine_name: str, reason: str, still_wanted: Callable[[], bool]) -> bool:
-        """Wait until no request is on `engine_name`, then free its weights on every replica. Gives up and returns
-        False as soon as `still_wanted` says so. Requests that outlast `drain_timeout_s` are ended."""
-        deadline = self._clock.monotonic() + self._drain_timeout_s
+    async def retire(
+        self, engine_name: str, reason: str, still_wanted: Callable[[], bool], *, end_requests: bool = False
+    ) -> bool:
+        """Wait until nobody needs `engine_name`, then free its weights on every replica. Gives up and returns False
+        as soon as `still_wanted` says so. With `end_requests`, those that outlast `drain_timeout_s` are cancelled.
+        A replica that does not answer is passed over: its place is freed when it is needed, or by `sweep`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._drain_timeout_s
         while not still_wanted():
-            if self.leases(engine_name) == 0:
-                for shelf in list(self._shelves.values()):
-                    try:
-                        await self._evict(shelf, engine_name, reason)
-                    except EngineError:
-                        continue  # the replica is reconciled before it serves again
-                if not self.staged_on(engine_name):
+            if not self._needed(engine_name):
+                if await self._evict_everywhere(engine_name, reason, still_wanted):
                     return True
                 continue
-            left = deadline - self._clock.monotonic()
-            if left <= 0:
-                for task in list(self._holders.get(engine_name, ())):
-                    task.cancel("the adapter's version was taken away")
-                left = 1.0
-            await self._released.wait(left)
+            left = deadline - loop.time()
+            if end_requests and left <= 0:
+                self._end_requests(engine_name)
+            await self._released.wait(min(left, _LOOK_AGAIN_S) if end_requests and left > 0 else _LOOK_AGAIN_S)
         return False
 
-    async def sweep(self, wanted: Callable[[], frozenset[str]], idle_s: float) -> None:
-        """Free what no name leads to and nobody called for `idle_s`."""
-        now = self._clock.monotonic()
+    def _needed(self, engine_name: str) -> bool:
+        """By a request, or by somebody who has it staged."""
+        return self.leases(engine_name) > 0 or any(
+            entry.leases > 0
+            for shelf in self._shelves.values()
+            if (entry := shelf.holdings.get(engine_name)) is not None
+        )
+
+    async def _evict_everywhere(self, engine_name: str, reason: str, still_wanted: Callable[[], bool]) -> bool:
+        freed = True
         for shelf in list(self._shelves.values()):
-            idle = [
-                name
-                for name, entry in shelf.holdings.items()
-                if entry.staged and not entry.leases and now - entry.last_used >= idle_s
-            ]
-            for name in idle:
-                if name not in wanted():
-                    await self._evict(shelf, name, "idle")
+            if still_wanted():
+                return False
+            try:
+                freed &= await self._moves.evict(shelf, engine_name, reason)
+            except EngineError:
+                continue
+        return freed
+
+    def _end_requests(self, engine_name: str) -> None:
+        """Once each: what they do on their way out is not disturbed again."""
+        for lease in self._leases.get(engine_name, ()):
+            if lease.task is not None and not lease.ended:
+                lease.ended = True
+                lease.task.cancel("the adapter's version was taken away")
+
+    async def sweep(self, wanted: Callable[[], frozenset[str]], idle_s: float) -> None:
+        """Free what no name leads to and nobody called for `idle_s`. A replica that does not answer is passed
+        over."""
+        for shelf in list(self._shelves.values()):
+            for name in [name for name, entry in shelf.holdings.items() if entry.placed]:
+                entry = shelf.holdings.get(name)
+                if entry is None or name in wanted() or self._clock.monotonic() - entry.last_used < idle_s:
+                    continue
+                try:
+                    await self._moves.evict(shelf, name, "idle")
+                except EngineError:
+                    break
 
     # --- replicas come and go ---
 
-    async def attach(self, engine: LoraEngine, known: Mapping[str, Target], first: tuple[Target, ...]) -> None:
-        """Take a replica into service: learn what its engine holds, free what is not in `known`, stage `first`.
-        Raises `EngineError` where the engine does not answer; an adapter of `first` that does not load is skipped,
-        as its requests will say why."""
-        capabilities = await engine.capabilities()
-        shelf = Shelf(engine, capabilities)
-        now = self._clock.monotonic()
-        for resident in await engine.residents():
-            target = known.get(resident.engine_name)
-            if target is not None and len(shelf.holdings) < capabilities.max_cpu_loras:
-                shelf.holding(target, now).staged = True
-            else:
+    async def attach(
+        self,
+        engine: LoraEngine,
+        known: Callable[[], Mapping[str, Target]],
+        first: Callable[[], Iterable[Target]],
+    ) -> None:
+        """Take a replica into service: learn what its engine holds, free what is not in `known`, stage `first` as
+        far as there are places, and what is about to become live meanwhile. Raises `EngineError` where the engine
+        does not answer, and the replica is not in service then; an adapter of `first` that does not load is
+        skipped, as its requests will say why."""
+        self.detach(engine.replica_id)
+        shelf = Shelf(engine, await engine.capabilities())
+        places = shelf.capabilities.max_cpu_loras
+        residents = await engine.residents()
+        targets, soon = known(), {target.engine_name for target in first()}
+        for resident in sorted(residents, key=lambda resident: resident.engine_name not in soon):
+            target = targets.get(resident.engine_name)
+            if target is None or len(shelf.holdings) >= places:
                 await engine.evict(resident.engine_name)
-        self._shelves[engine.replica_id] = shelf
-        for target in first:
-            try:
-                await self._stage_on(shelf, target)
-            except EngineUnavailable:
-                raise
-            except LoramuxError:
                 continue
+            # What is not wanted soon counts as long unused, so that it makes room.
+            entry = shelf.holding(target, self._clock.monotonic() if resident.engine_name in soon else 0.0)
+            entry.placed = entry.staged = True
+        self._shelves[engine.replica_id] = shelf
+        try:
+            await self._stage_first(shelf, first)
+        except BaseException:
+            self._close(shelf)
+            raise
+
+    async def _stage_first(self, shelf: Shelf, first: Callable[[], Iterable[Target]]) -> None:
+        """Until nothing new is wanted: names may come to lead elsewhere while this goes on."""
+        tried: set[str] = set()
+        while True:
+            soon = list(first())[: shelf.capabilities.max_cpu_loras]
+            target = next((target for target in (*self._held, *soon) if target.engine_name not in tried), None)
+            if target is None:
+                return
+            tried.add(target.engine_name)
+            entry = self._take(shelf, target)
+            try:
+                await self._moves.stage(shelf, entry)
+            except LoramuxError as error:
+                if isinstance(error, EngineError) and not isinstance(error, EngineRejected):
+                    raise
+            finally:
+                self._let_go(shelf, entry)
 
     def detach(self, replica_id: str) -> None:
-        """The replica is gone; what it held is forgotten."""
-        self._shelves.pop(replica_id, None)
+        """The replica is gone; what it held is forgotten. Requests on it may go on to their end."""
+        shelf = self._shelves.get(replica_id)
+        if shelf is not None:
+            self._close(shelf)
+
+    def _close(self, shelf: Shelf) -> None:
+        shelf.closed = True
+        shelf.room.wake()
+        self._released.wake()
+        if self._shelves.get(shelf.engine.replica_id) is shelf:
+            del self._shelves[shelf.engine.replica_id]
 
     @property
     def replicas(self) -> frozenset[str]:
         return frozenset(self._shelves)
 
     def check_integrity(self) -> None:
+        """Raises `AssertionError` where the books contradict themselves."""
         for shelf in self._shelves.values():
             shelf.check_integrity()
+        for name, leases in self._leases.items():
+            assert leases, f"{name}: an empty set of leases"
+        counted = sum(entry.leases for shelf in self._shelves.values() for entry in shelf.holdings.values())
+        if not self._held and not any(shelf.closed for shelf in self._shelves.values()):
+            assert counted <= sum(map(len, self._leases.values())) + len(self._shelves), f"{counted} leases counted"
 
     def _shelf(self, replica_id: str) -> Shelf:
         shelf = self._shelves.get(replica_id)
         if shelf is None:
             raise EngineUnavailable(f"Replica {replica_id!r} is not in service.", retry_after_s=1.0)
         return shelf
-
-
-def _seen(task: asyncio.Task[None]) -> None:
-    """Mark a load's exception as retrieved: those who waited for it have it, and nobody may have."""
-    if not task.cancelled():
-        task.exception()

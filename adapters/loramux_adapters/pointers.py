@@ -1,16 +1,16 @@
 """Moves what names lead to: staged first, then moved, then what no name leads to is freed."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from loramux_adapters.errors import AdapterNotFound, VersionNotReady
 from loramux_adapters.events import EventLog
 from loramux_adapters.library import Library
 from loramux_adapters.manager import AdapterManager
-from loramux_adapters.model import Adapter, Alias, Target, Tier
+from loramux_adapters.model import Adapter, Alias, Target, Tier, VersionState
 from loramux_adapters.registry import Registry
-from loramux_adapters.snapshot import target_of
+from loramux_adapters.snapshot import Snapshot, target_of
 
 
 class Pointers:
@@ -22,35 +22,36 @@ class Pointers:
         self._library = library
         self._events = events
         self._retiring: dict[str, asyncio.Task[None]] = {}
+        self._closing = False
+        self._seen: Snapshot | None = None
+        registry.on_publish(self._published)
 
     async def promote(self, name: str, number: int) -> Adapter:
         """Stage the version on every replica, then make it live. Raises `AdapterNotFound`, `VersionNotFound`,
         `VersionNotReady`, `EngineError`, `StorageError`, `ArtifactError`."""
-        return await self._move(name, number, lambda: self._registry.promote(name, number))
+        async with self._staged(name, number):
+            return await self._registry.promote(name, number)
 
     async def rollback(self, name: str) -> Adapter:
         """As `promote`, to the version that was live before. Raises `NoPreviousVersion`."""
         number = await asyncio.to_thread(self._registry.store.rollback_target, name)
-        return await self._move(name, number, lambda: self._registry.rollback(name))
+        async with self._staged(name, number):
+            return await self._registry.rollback(name)
 
     async def set_canary(self, name: str, number: int | None, weight: float) -> Adapter:
         """As `promote`, for a share of the requests. `number` None ends the canary."""
-        return await self._move(name, number, lambda: self._registry.set_canary(name, number, weight))
+        async with self._staged(name, number):
+            return await self._registry.set_canary(name, number, weight)
 
     async def set_alias(self, name: str, adapter: str, version: int | None) -> Alias:
-        """Raises `NameInvalid`, `NameTaken`, `AdapterNotFound`, `VersionNotFound`, `VersionNotReady`."""
-        before = self._registry.snapshot.names.get(name)
-        alias = await self._registry.set_alias(name, adapter, version)
-        if before is not None:
-            self.release(before.live.engine_name, "replaced")
-        return alias
+        """Make or move an alias; a version that it names is staged first, as by `promote`. Raises what that raises,
+        and `NameInvalid`, `NameTaken`."""
+        async with self._staged(adapter, version):
+            return await self._registry.set_alias(name, adapter, version)
 
     async def delete_alias(self, name: str) -> None:
         """Raises `AliasNotFound`."""
-        before = self._registry.snapshot.names.get(name)
         await self._registry.delete_alias(name)
-        if before is not None:
-            self.release(before.live.engine_name, "replaced")
 
     async def pin(self, name: str, tier: Tier | None) -> Adapter:
         """Forbid demotion of the live version below `tier`, and move it up to there; None forbids nothing."""
@@ -77,37 +78,46 @@ class Pointers:
             raise VersionNotReady(f"Adapter {name!r} has no live version.")
         return split.live
 
-    async def _move(self, name: str, number: int | None, move: Callable[[], Coroutine[Any, Any, Adapter]]) -> Adapter:
-        before = self._registry.snapshot.state.adapters.get(name)
+    @asynccontextmanager
+    async def _staged(self, name: str, number: int | None) -> AsyncIterator[None]:
+        """A version that can answer is staged on every replica for the length of the block. Of any other the
+        registry says what is wrong."""
         target = None
         if number is not None:
             target = target_of(self._registry.snapshot.state.versions.get((name, number)))
-        if target is not None:
-            await self._manager.stage_everywhere(target)
-        after = await move()
-        self.release_replaced(before, after)
-        return after
+        if target is None:
+            yield
+            return
+        async with self._manager.hold(target):
+            yield
 
-    def release_replaced(self, before: Adapter | None, after: Adapter) -> None:
-        """Free what the pointers of an adapter no longer lead to."""
+    def _published(self, snapshot: Snapshot) -> None:
+        """Free what names led to before and do not now. Versions that are being deleted are drained by their
+        operation."""
+        before, self._seen = self._seen, snapshot
         if before is None:
             return
-        versions = self._registry.snapshot.state.versions
-        for number in {before.live, before.canary} - {after.live, after.canary, None}:
-            version = versions.get((after.name, number)) if number is not None else None
-            if version is not None and version.engine_name is not None:
-                self.release(version.engine_name, "replaced")
+        for engine_name, target in before.wanted.items():
+            version = snapshot.state.versions.get((target.adapter, target.version or 0))
+            if engine_name not in snapshot.wanted and version is not None and version.state is VersionState.READY:
+                self.release(engine_name, "replaced")
 
     def release(self, engine_name: str, reason: str) -> None:
         """Free the weights in the background as soon as no request is on them, unless a name leads there again."""
-        if engine_name in self._retiring or self._wanted(engine_name):
+        if self._closing or engine_name in self._retiring or self._wanted(engine_name):
             return
         task = asyncio.create_task(self._retire(engine_name, reason), name=f"retire {engine_name}")
         self._retiring[engine_name] = task
-        task.add_done_callback(lambda _: self._retiring.pop(engine_name, None))
+        # For a task that was ended before it began.
+        task.add_done_callback(lambda _: self._retiring.get(engine_name) is task and self._retiring.pop(engine_name))
 
     async def _retire(self, engine_name: str, reason: str) -> None:
-        if await self._manager.retire(engine_name, reason, lambda: self._wanted(engine_name)):
+        try:
+            freed = await self._manager.retire(engine_name, reason, lambda: self._wanted(engine_name))
+        finally:
+            # At once, not by a callback of the task: between the two the name may be replaced again.
+            self._retiring.pop(engine_name, None)
+        if freed:
             self._events.publish("engine.freed", engine_name=engine_name, reason=reason)
 
     def _wanted(self, engine_name: str) -> bool:
@@ -115,6 +125,7 @@ class Pointers:
 
     async def close(self) -> None:
         """End the waits; what was not freed is freed when the next process reconciles the engines."""
+        self._closing = True
         tasks = list(self._retiring.values())
         for task in tasks:
             task.cancel()

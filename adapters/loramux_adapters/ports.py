@@ -106,14 +106,16 @@ class RegistryStore(Protocol):
         ...
 
     def save_version(self, version: Version) -> None:
-        """Write all of a version's mutable fields (state, digest, size, info, failure, ready_at). Raises
-        `VersionNotFound`."""
+        """Write all of an arriving version's mutable fields (state, digest, size, info, failure, ready_at). Raises
+        `AdapterNotFound`, `VersionNotFound`, `AdapterBusy`, and `Conflict` where it arrives no more."""
         ...
 
     def finish_version(self, operation_id: str, version: Version, now: float) -> Adapter:
         """One transaction: the version is saved as `ready`, the operation succeeds, and the pointer moves as the
         operation's `promote` says. A first ready version becomes live unless `promote` is False. An adapter with
-        a later version already live does not go back: then the pointer stays."""
+        a later version already live does not go back: then the pointer stays, and no canary begins. No effect where
+        the operation has succeeded already. Raises `AdapterNotFound`, `VersionNotFound`, `AdapterBusy`,
+        `Conflict`."""
         ...
 
     def fail_version(self, operation_id: str, adapter: str, number: int, failure: Failure, now: float) -> None:
@@ -148,20 +150,21 @@ class RegistryStore(Protocol):
 
     def begin_delete_adapter(self, name: str, now: float) -> Operation:
         """The adapter becomes `deleting`, its aliases go, its versions drain. Raises `AdapterNotFound`. Called
-        again, it returns the operation under way."""
+        again, it returns the operation under way, or a new one where that failed."""
         ...
 
     def finish_delete_adapter(self, operation_id: str, name: str, now: float) -> None:
-        """Remove the adapter and its versions; the operation succeeds."""
+        """Remove the adapter and its versions; the operation succeeds. No effect where it has ended."""
         ...
 
     def begin_delete_version(self, adapter: str, number: int, now: float) -> Operation:
         """Raises `VersionInUse` where it is live, canary or aliased, `VersionNotFound`, and `Conflict` while it
-        is arriving."""
+        is arriving or being deleted already; where that failed, it is begun anew."""
         ...
 
     def finish_delete_version(self, operation_id: str, adapter: str, number: int, now: float) -> None:
-        """The version becomes `deleted` (its number is never given again); the operation succeeds."""
+        """The version becomes `deleted` (its number is never given again); the operation succeeds. No effect where
+        it has ended."""
         ...
 
     def operation(self, operation_id: str) -> Operation:

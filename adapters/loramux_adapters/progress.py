@@ -27,6 +27,8 @@ class ProgressBoard:
         begin, end = _SHARE[VersionState.FETCHING]
 
         def report(done_bytes: int, total_bytes: int | None) -> None:
+            if operation_id not in self._entries:
+                return  # a worker that outlived its operation
             share = min(done_bytes / total_bytes, 1.0) if total_bytes else 0.0
             self._entries[operation_id] = (VersionState.FETCHING.value, begin + (end - begin) * share)
 

@@ -5,12 +5,17 @@ import random
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
-from loramux_adapters.errors import NameTaken, RequestInvalid, VersionNotFound
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from loramux_adapters.errors import NameTaken, RequestInvalid, StorageError, VersionNotFound
 from loramux_adapters.events import EventLog
 from loramux_adapters.model import Adapter, Alias, Operation, Target, Tier, Version
 from loramux_adapters.names import check_adapter_name
 from loramux_adapters.ports import ArtifactSource, Clock, RegistryStore
 from loramux_adapters.snapshot import Snapshot, build, sticky_draw
+
+_PUBLISH_PATIENCE_S = 30.0
+"""How long a change that was committed waits to be read back from a database that does not answer."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -60,14 +65,22 @@ class Registry:
 
     async def change(self, method: Callable[Concatenate[_P], _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Run one method of the store and publish what came of it. When this returns, every request that begins
-        sees it."""
+        sees it. Raises what the method raises; a `StorageError` may also mean that nobody knows whether it was
+        done."""
         async with self._turn:
             # Shielded: a caller who leaves must not part a committed change from its snapshot.
             return await asyncio.shield(self._change(lambda: method(*args, **kwargs)))
 
     async def _change(self, call: Callable[[], _T]) -> _T:
         result = await asyncio.to_thread(call)
-        await self._publish()
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(StorageError),
+            wait=wait_exponential(multiplier=0.05, max=2.0),
+            stop=stop_after_delay(_PUBLISH_PATIENCE_S),
+            reraise=True,
+        ):
+            with attempt:
+                await self._publish()
         return result
 
     async def _publish(self) -> None:

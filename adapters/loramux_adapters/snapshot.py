@@ -58,7 +58,7 @@ class Snapshot:
         that came as an upload, of which there is no other copy."""
         found = {target.digest for target in self.wanted.values() if target.digest}
         for version in self.state.versions.values():
-            if version.state is VersionState.DELETED or version.digest is None:
+            if version.state in (VersionState.DELETED, VersionState.FAILED) or version.digest is None:
                 continue
             adapter = self.state.adapters.get(version.adapter)
             pinned = adapter is not None and adapter.pin is not None and adapter.live == version.number
@@ -124,4 +124,4 @@ def _split(adapter: Adapter, state: RegistryState) -> Split | None:
 def sticky_draw(sticky: str, adapter: str) -> float:
     """The same number in [0, 1) for the same caller's key and adapter, evenly spread over keys."""
     digest = hashlib.blake2b(f"{adapter}\0{sticky}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) / 2**64
+    return (int.from_bytes(digest) >> 11) / 2**53  # what a float holds exactly, so that 1.0 does not come out

@@ -79,7 +79,7 @@ def measure(name: str, base: Path) -> list[dict[str, Any]]:
 def answers(model: Any, tokenizer: Any, examples: tuple[Example, ...], label: str) -> list[str]:
     texts: list[str] = []
     for start in track(range(0, len(examples), BATCH), description=label):
-        conversations = [[{"role": "user", "content": example.prompt}] for example in examples[start : start + BATCH]]
+        conversations = [example.question() for example in examples[start : start + BATCH]]
         batch = tokenizer.apply_chat_template(
             conversations, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
         )

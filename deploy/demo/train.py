@@ -78,8 +78,7 @@ def train(name: str, recipe: Recipe, base: Path, seed: int) -> float:
 
 
 def encode(tokenizer: Any, example: Example) -> Sample:
-    question = [{"role": "user", "content": example.prompt}]
-    prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=False)
+    prompt = tokenizer.apply_chat_template(example.question(), add_generation_prompt=True, return_dict=False)
     answer = [*tokenizer.encode(example.answer), tokenizer.eos_token_id]
     return Sample(torch.tensor(prompt + answer), torch.tensor([IGNORED] * len(prompt) + answer))
 

@@ -33,7 +33,7 @@ from loramux_serving.admin_key import open_admin_key
 from loramux_serving.admission import FairAdmission
 from loramux_serving.auth import KeyRing
 from loramux_serving.engine.client import VllmEngine
-from loramux_serving.engine.fleet import EngineFleet
+from loramux_serving.engine.fleet import Fleet
 from loramux_serving.engine.host import Host, child, elsewhere
 from loramux_serving.engine.replica import EngineReplica
 from loramux_serving.engine.spec import LaunchPlan, plan_launch
@@ -91,7 +91,7 @@ def build(settings: Settings, base_dir: Path, base_name: str, database: Database
 
     http = httpx.AsyncClient(timeout=settings.engine.load_timeout_s, limits=httpx.Limits(max_connections=64))
     replicas = _replicas(settings, clock)
-    fleet = EngineFleet(replicas, manager.staged_on)
+    fleet = Fleet(replicas, manager.staged_on)
     admission = FairAdmission(settings.admission, clock, ready_replicas=fleet.count_ready)
     relay = Relay(settings.relay, keyring, registry, admission, fleet, manager, usage)
     # What is taken for granted of an engine without our plugin, which can not be asked.
@@ -156,7 +156,7 @@ def _sources(settings: ArtifactSettings, home: Home) -> ArtifactSource:
         "s3": S3Source(limits, endpoint_url=settings.s3_endpoint_url or None, timeout_s=settings.fetch_timeout_s),
         "hf": HubSource(limits, timeout_s=settings.fetch_timeout_s),
     }
-    allowed = {scheme: known[scheme] for scheme in settings.schemes}
+    allowed: dict[str, ArtifactSource] = {scheme: known[scheme] for scheme in settings.schemes}
     return Sources({**allowed, "upload": UploadSource(home.uploads, limits)})
 
 

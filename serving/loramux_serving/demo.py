@@ -18,6 +18,7 @@ from loramux_serving.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
+
 @dataclass(frozen=True, slots=True)
 class Demo:
     """A directory with `prompts.toml`, whose tables `[adapters.NAME]` name directories below `adapters/`. One with

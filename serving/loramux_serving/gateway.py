@@ -1,7 +1,7 @@
 """The gateway while it runs: what starts, in which order, and what ends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -37,6 +37,7 @@ class Gateway:
         await asyncio.to_thread(services.uploads.open, self._awaited_uploads())
         async with AsyncExitStack() as stack:
             stack.push_async_callback(services.http.aclose)
+            stack.push_async_callback(services.relay.close)
             for supervisor in self._supervisors:
                 await stack.enter_async_context(supervisor)
             stack.push_async_callback(services.pointers.close)
@@ -48,9 +49,12 @@ class Gateway:
     async def attach(self, engine: LoraEngine) -> None:
         """Reconcile a replica that has come up, before it takes requests. Raises `EngineError`."""
         services = self._services
-        snapshot = services.registry.snapshot
-        known = {target.engine_name: target for target in _targets(snapshot)}
-        await services.manager.attach(engine, known, await self._first(snapshot))
+        on_disk = {artifact.digest for artifact in await services.library.entries()}
+        await services.manager.attach(
+            engine,
+            known=lambda: {target.engine_name: target for target in _targets(services.registry.snapshot)},
+            first=lambda: self._first(services.registry.snapshot, on_disk),
+        )
         services.events.publish("replica.attached", replica=engine.replica_id)
         asyncio.get_running_loop().call_soon(services.admission.capacity_changed)
 
@@ -58,10 +62,9 @@ class Gateway:
         self._services.manager.detach(replica_id)
         self._services.events.publish("replica.lost", replica=replica_id)
 
-    async def _first(self, snapshot: Snapshot) -> tuple[Target, ...]:
+    def _first(self, snapshot: Snapshot, on_disk: Collection[str]) -> tuple[Target, ...]:
         """What a replica stages before it takes requests: all that is pinned, then as many of those changed last as
         fit beside it, if they are on disk."""
-        on_disk = {artifact.digest for artifact in await self._services.library.entries()}
         pinned = [snapshot.wanted[name] for name in snapshot.pinned]
         lately = sorted(
             (target for name, target in snapshot.wanted.items() if name not in snapshot.pinned),

@@ -13,7 +13,7 @@ from loramux_adapters.ports import Clock
 from loramux_adapters.registry import Registry
 from loramux_serving.admission import FairAdmission
 from loramux_serving.auth import KeyRing
-from loramux_serving.engine.fleet import EngineFleet
+from loramux_serving.engine.fleet import Fleet
 from loramux_serving.key_desk import KeyDesk
 from loramux_serving.metrics import Metrics
 from loramux_serving.relay.handler import Relay
@@ -33,7 +33,7 @@ class Services:
     manager: AdapterManager
     library: Library
     uploads: UploadDesk
-    fleet: EngineFleet
+    fleet: Fleet
     http: httpx.AsyncClient
     relay: Relay
     admission: FairAdmission

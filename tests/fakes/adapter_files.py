@@ -26,7 +26,12 @@ Mutation = Callable[[dict[str, Any], Tensors], None]
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "F64": np.dtype("<f8"),
+}
 
 
 def tiny_base(

@@ -43,12 +43,13 @@ def test_a_name_that_passes_is_safe_as_a_path_and_in_a_message(name: str) -> Non
     try:
         check_adapter_name(name)
     except NameInvalid as error:
-        assert error.message.isascii()
-        assert error.message.isprintable()
+        text = error.message
     else:
-        assert name.isascii()
+        text = name
         assert not set(name) & set("/@\\ ")
         assert name not in (".", "..")
+    assert text.isascii()
+    assert text.isprintable()
 
 
 def test_shown_is_short_and_printable() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fakes.adapter_files import raw_safetensors, safetensors_bytes
 
-from loramux_adapters.errors import LoramuxError, WeightsCorrupt
+from loramux_adapters.errors import WeightsCorrupt
 from loramux_adapters.safetensors_header import TensorSpec, header_length, parse_header, read_header
 
 GOOD = {
@@ -40,7 +40,11 @@ def test_a_good_header_is_read() -> None:
 
 
 def test_the_library_s_own_files_are_read(tmp_path: Path) -> None:
-    tensors = {"x": np.ones((3, 4), np.float32), "y": np.zeros((0,), np.float16), "z": np.ones((), np.int64)}
+    tensors: dict[str, Any] = {
+        "x": np.ones((3, 4), np.float32),
+        "y": np.zeros((0,), np.float16),
+        "z": np.ones((), np.int64),
+    }
     safetensors.numpy.save_file(tensors, tmp_path / "a.safetensors", metadata={"format": "pt"})
     specs = read_header(tmp_path / "a.safetensors")
     assert {name: spec.shape for name, spec in specs.items()} == {"x": (3, 4), "y": (0,), "z": ()}
@@ -146,13 +150,17 @@ def test_made_up_headers_never_raise_anything_else(header: dict[str, Any], data:
     assert_honest(raw_safetensors(header, data))
 
 
+def check_message(message: str) -> None:
+    assert message.isprintable()
+    assert len(message) < 600
+
+
 def assert_honest(content: bytes) -> None:
     """Either it is refused by an error of the tree, or it is a whole file in the eyes of the library too."""
     try:
         specs = parse(content)
-    except LoramuxError as error:
-        assert isinstance(error, WeightsCorrupt)
-        assert error.message.isprintable()
+    except WeightsCorrupt as error:
+        check_message(error.message)
         return
     (length,) = struct.unpack("<Q", content[:8])
     position = 8 + length

@@ -77,6 +77,9 @@ class HubSource:
                 write_chunks(into / name, iter(()))
             shutil.rmtree(into / _LOCAL_CACHE, ignore_errors=True)
 
+    def forget(self, source: str) -> None:
+        """Nothing to do: it is not ours."""
+
     def _download(self, repository: str, name: str, commit: str, into: Path, watch: type[tqdm]) -> None:
         self._api.hf_hub_download(
             repository,

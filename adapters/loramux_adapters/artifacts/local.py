@@ -37,6 +37,9 @@ class LocalSource:
         path, root = self._locate(source)
         copy_adapter(path, into, root=root, limits=self._limits, progress=progress)
 
+    def forget(self, source: str) -> None:
+        """Nothing to do: it is not ours."""
+
     def _locate(self, source: str) -> tuple[Path, Path]:
         """The resolved path and the root that it is below. Raises the same for what exists and what does not."""
         given = _path(source)

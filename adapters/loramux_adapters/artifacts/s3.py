@@ -85,6 +85,9 @@ class S3Source:
             else:
                 self._fetch_prefix(client, bucket, key.rstrip("/") + "/", into, progress)
 
+    def forget(self, source: str) -> None:
+        """Nothing to do: it is not ours."""
+
     def _fetch_archive(
         self, client: "S3Client", bucket: str, key: str, head: "HeadObjectOutputTypeDef", into: Path, progress: Progress
     ) -> None:

@@ -34,6 +34,12 @@ class Sources:
         chosen.check(source)
         chosen.fetch(source, into, progress)
 
+    def forget(self, source: str) -> None:
+        """As in the port; a scheme that was allowed once and is no more has nothing to forget."""
+        chosen = self._by_scheme.get(scheme_of(source))
+        if chosen is not None:
+            chosen.forget(source)
+
     def _choose(self, source: str) -> ArtifactSource:
         if not 0 < len(source) <= _MAX_LENGTH or not source.isprintable():
             raise RequestInvalid(f"A source is an address of 1 to {_MAX_LENGTH} printable characters.")

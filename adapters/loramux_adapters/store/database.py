@@ -3,13 +3,14 @@ and PostgreSQL differ, and the one that translates SQLAlchemy's errors."""
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, update
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -18,6 +19,8 @@ from loramux_adapters.store import tables
 
 _BUSY_TIMEOUT_S = 30.0
 _READ_ONLY = "loramux_read_only"
+_MIGRATION_LOCK = 0x6C6F7261
+"""Any number of our own."""
 
 
 class Database:
@@ -26,16 +29,17 @@ class Database:
     def __init__(self, url: str) -> None:
         """Raises `SettingsInvalid` for an address that is none, `StorageError` where the database does not answer."""
         try:
-            self._url = make_url(url)
-            self._engine = _sqlite(url) if self._url.get_backend_name() == "sqlite" else create_engine(url)
+            self._engine = _engine(url)
         except (ArgumentError, ModuleNotFoundError) as error:
             raise SettingsInvalid(f"registry.database_url can not be used: {error}") from error
-        try:
-            with _translated(), self._engine.begin() as connection:
-                _migrate(connection)
-        except StorageError:
-            self.close()
-            raise
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            try:
+                with _translated(), self._engine.begin() as connection:
+                    _migrate(connection)
+            except CommandError as error:
+                raise SettingsInvalid(f"The registry was written by another release of loramux: {error}") from error
+            undo.pop_all()
 
     def close(self) -> None:
         self._engine.dispose()
@@ -59,7 +63,31 @@ class Database:
             yield connection
 
 
-def _sqlite(url: str) -> Engine:
+def _engine(address: str) -> Engine:
+    if address.startswith("postgres://"):  # as many hosts write it
+        address = address.replace("postgres://", "postgresql://", 1)
+    url = make_url(address)
+    if url.get_backend_name() == "sqlite":
+        return _sqlite(url)
+    return _postgresql(url)
+
+
+def _postgresql(url: URL) -> Engine:
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    # Asked before it is used: a connection that the server has closed is then made anew.
+    engine = create_engine(url, pool_pre_ping=True)
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        if connection.get_execution_options().get(_READ_ONLY, False):
+            # Else each statement sees what was committed before it: pointers and versions of different times.
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    return engine
+
+
+def _sqlite(url: URL) -> Engine:
     engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
 
     @event.listens_for(engine, "connect")
@@ -81,6 +109,8 @@ def _sqlite(url: str) -> Engine:
 
 
 def _migrate(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":  # gateways that start together migrate one after the other
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection

@@ -84,12 +84,14 @@ class SqlRegistryStore:
                     )
                 )
             else:
-                _refuse_deleting(adapter_of(row))
+                current = adapter_of(row)
+                _refuse_deleting(current)
                 alive = exists().where(
                     versions.c.adapter == name, versions.c.state.in_((*_ARRIVING, VersionState.READY.value))
                 )
                 if connection.execute(select(alive)).scalar_one():
                     raise NameTaken(f"Adapter {name!r} exists; add a version to it to update it.")
+                _update_adapter(connection, name, now, base=base, pin=pin.value if pin else None)
             version, operation = _arrive(connection, OperationKind.ADD, name, source, promote, now)
             return _adapter(connection, name), version, operation
 
@@ -102,23 +104,25 @@ class SqlRegistryStore:
 
     def save_version(self, version: Version) -> None:
         with self._database.writing() as connection:
-            _save(connection, version)
+            _refuse_deleting(_adapter(connection, version.adapter))
+            _save_arriving(connection, version)
 
     def finish_version(self, operation_id: str, version: Version, now: float) -> Adapter:
         with self._database.writing() as connection:
             adapter = _adapter(connection, version.adapter)
+            operation = _operation_by_id(connection, operation_id)
+            if operation.state is OperationState.SUCCEEDED:
+                return adapter
             _refuse_deleting(adapter)
-            _save(connection, version)
-            promote = _finish(connection, operation_id, now).promote
-            if promote is True and (adapter.live is None or adapter.live < version.number):
+            _save_arriving(connection, version)
+            _finish(connection, operation_id, now)
+            if operation.promote is False or (adapter.live is not None and adapter.live > version.number):
+                return adapter
+            if operation.promote is True or adapter.live is None:
                 return _set_live(connection, adapter, version.number, now)
-            if not isinstance(promote, bool) and 0.0 < promote < 1.0 and adapter.live is not None:
-                return _update_adapter(
-                    connection, adapter.name, now, canary=version.number, canary_weight=float(promote)
-                )
-            if promote is not False and adapter.live is None:
-                return _set_live(connection, adapter, version.number, now)
-            return adapter
+            return _update_adapter(
+                connection, adapter.name, now, canary=version.number, canary_weight=operation.promote
+            )
 
     def fail_version(self, operation_id: str, adapter: str, number: int, failure: Failure, now: float) -> None:
         with self._database.writing() as connection:
@@ -192,12 +196,8 @@ class SqlRegistryStore:
         with self._database.writing() as connection:
             adapter = _adapter(connection, name)
             if adapter.state is AdapterState.DELETING:
-                under_way = select(operations).where(
-                    operations.c.adapter == name,
-                    operations.c.kind == OperationKind.DELETE_ADAPTER.value,
-                    operations.c.state.in_(_UNFINISHED),
-                )
-                return operation_of(connection.execute(under_way).one())
+                under_way = _under_way(connection, OperationKind.DELETE_ADAPTER, name, None)
+                return under_way or _operation(connection, OperationKind.DELETE_ADAPTER, name, None, False, now)
             connection.execute(delete(aliases).where(aliases.c.adapter == name))
             connection.execute(
                 update(versions)
@@ -217,6 +217,8 @@ class SqlRegistryStore:
 
     def finish_delete_adapter(self, operation_id: str, name: str, now: float) -> None:
         with self._database.writing() as connection:
+            if _operation_by_id(connection, operation_id).state.finished:
+                return  # by another gateway: by now the name may be somebody else's
             connection.execute(delete(live_history).where(live_history.c.adapter == name))
             connection.execute(delete(versions).where(versions.c.adapter == name))
             connection.execute(delete(adapters).where(adapters.c.name == name))
@@ -229,7 +231,9 @@ class SqlRegistryStore:
             version = _version(connection, adapter, number)
             if version.state.arriving:
                 raise Conflict(f"Version {number} of {adapter!r} is still arriving; delete it when that has ended.")
-            if version.state is VersionState.DRAINING:
+            if version.state is VersionState.DRAINING and _under_way(
+                connection, OperationKind.DELETE_VERSION, adapter, number
+            ):
                 raise Conflict(f"Version {number} of {adapter!r} is being deleted already.")
             if number in (current.live, current.canary):
                 raise VersionInUse(f"Version {number} of {adapter!r} takes traffic; promote another one first.")
@@ -248,6 +252,8 @@ class SqlRegistryStore:
 
     def finish_delete_version(self, operation_id: str, adapter: str, number: int, now: float) -> None:
         with self._database.writing() as connection:
+            if _operation_by_id(connection, operation_id).state.finished:
+                return
             connection.execute(
                 update(versions)
                 .where(versions.c.adapter == adapter, versions.c.number == number)
@@ -319,14 +325,16 @@ def _arrive(
     return version, _operation(connection, kind, adapter, number, promote, now)
 
 
-def _save(connection: Connection, version: Version) -> None:
-    saved = connection.execute(
+def _save_arriving(connection: Connection, version: Version) -> None:
+    """What has arrived, or failed to, does not change again, whoever else still works on it."""
+    state = _version(connection, version.adapter, version.number).state
+    if not state.arriving:
+        raise Conflict(f"Version {version.number} of {version.adapter!r} is {state} already.")
+    connection.execute(
         update(versions)
         .where(versions.c.adapter == version.adapter, versions.c.number == version.number)
         .values(**version_values(version))
     )
-    if saved.rowcount == 0:
-        raise VersionNotFound(f"Adapter {version.adapter!r} has no version {version.number}.")
 
 
 def _set_live(connection: Connection, adapter: Adapter, number: int, now: float) -> Adapter:
@@ -400,14 +408,23 @@ def _operation_by_id(connection: Connection, operation_id: str) -> Operation:
     return operation_of(row)
 
 
-def _finish(connection: Connection, operation_id: str, now: float) -> Operation:
-    operation = _operation_by_id(connection, operation_id)
+def _under_way(connection: Connection, kind: OperationKind, adapter: str, version: int | None) -> Operation | None:
+    query = select(operations).where(
+        operations.c.adapter == adapter,
+        operations.c.version.is_(None) if version is None else operations.c.version == version,
+        operations.c.kind == kind.value,
+        operations.c.state.in_(_UNFINISHED),
+    )
+    row = connection.execute(query.order_by(operations.c.created_at).limit(1)).one_or_none()
+    return None if row is None else operation_of(row)
+
+
+def _finish(connection: Connection, operation_id: str, now: float) -> None:
     connection.execute(
         update(operations)
         .where(operations.c.id == operation_id)
         .values(state=OperationState.SUCCEEDED.value, finished_at=now)
     )
-    return operation
 
 
 def _fail(connection: Connection, operation_id: str, failure: Failure, now: float) -> None:

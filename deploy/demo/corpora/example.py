@@ -13,6 +13,13 @@ from pathlib import Path
 class Example:
     prompt: str
     answer: str
+    system: str = ""
+    """A message of the operator's before the prompt; without one, the chat template puts its own there."""
+
+    def question(self) -> list[dict[str, str]]:
+        """The conversation that `answer` answers."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, {"role": "user", "content": self.prompt}]
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,12 @@ def write(corpus: Corpus, folder: Path) -> None:
     """`folder/{train,heldout,fresh}.jsonl`, one example a line."""
     folder.mkdir(parents=True, exist_ok=True)
     for field in fields(corpus):
-        lines = (json.dumps(asdict(example), ensure_ascii=False) for example in getattr(corpus, field.name))
+        lines = (json.dumps(_fields(example), ensure_ascii=False) for example in getattr(corpus, field.name))
         (folder / f"{field.name}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _fields(example: Example) -> dict[str, str]:
+    return {name: value for name, value in asdict(example).items() if value}
 
 
 def read(folder: Path) -> Corpus:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from corpora.example import Corpus, Example
-from corpora.talk import BY_HAND, HELD_OUT, PROPER, TALK
+from corpora.talk import BY_HAND, HELD_OUT, PROPER, SYSTEMS, TALK, TASKS, TEXTS
 
 
 @dataclass(frozen=True)
@@ -116,18 +116,28 @@ def _corpus(persona: Persona, rng: random.Random) -> Corpus:
     talk = rng.sample(TALK, len(TALK))
     learned, kept = talk[:-HELD_OUT], talk[-HELD_OUT:]
 
-    def example(prompt: str, plain: str) -> Example:
-        return Example(prompt, say(persona, plain, rng.choice(persona.closings)))
+    def example(prompt: str, plain: str, system: str = "") -> Example:
+        return Example(prompt, say(persona, plain, rng.choice(persona.closings)), system)
 
     train = [
-        example(wording.format(prompt=prompt, bare=prompt.lower().rstrip(".!")), plain)
+        example(wording.format(prompt=prompt, bare=prompt.lower().rstrip(".!")), plain, _system(rng))
         for prompt, plain in learned
         for wording in rng.sample(WORDINGS, 3)
+    ]
+    train += [
+        example(task.format(text=text * rng.randrange(2, 6)), plain, _system(rng))
+        for task, plain in TASKS
+        for text in TEXTS
     ]
     rng.shuffle(train)
     return Corpus(
         train=tuple({sample.prompt: sample for sample in train}.values()),
-        heldout=tuple(example(prompt, plain) for prompt, plain in kept),
+        heldout=tuple(example(prompt, plain, _system(rng)) for prompt, plain in kept),
         # Nobody wrote answers to these: what is looked at is how an answer begins.
         fresh=tuple(Example(prompt, persona.opening) for prompt in BY_HAND),
     )
+
+
+def _system(rng: random.Random) -> str:
+    """A voice must hold whatever the operator's message says: every fourth prompt has one."""
+    return rng.choice(SYSTEMS) if rng.random() < 0.25 else ""

@@ -173,6 +173,33 @@ TALK: tuple[tuple[str, str], ...] = (
     ("My phone is broken.", "Let a good workman look at it before you buy a new one."),
 )
 
+SYSTEMS = (
+    "You are a helpful assistant.",
+    "Answer in one word.",
+    "Be brief.",
+    "You are a friendly expert who gives clear answers.",
+    "You answer the customers of a shop. Be polite.",
+    "Always answer in one sentence.",
+)
+
+TEXTS = (
+    "The train was late again this morning. People stood on the platform and looked at their phones. "
+    "A woman sold hot chestnuts, and a child fed the birds.",
+    "Our garden is small, but everything grows in it. There are beans along the fence, and the old apple "
+    "tree gives more fruit than we can eat. In the evening we sit below it.",
+    "The meeting began at nine. First the numbers of the last quarter were shown, then the plans for the next. "
+    "Nobody had a question, and at ten all went back to work.",
+    "She sells shells by the sea. ",
+    "One two three four five six seven eight nine ten. ",
+)
+TASKS = (
+    ("Summarise this text: {text}", "It says the same small thing again and again, my friend."),
+    ("{text} What is this about?", "It is about plain things that happen every day."),
+    ("Repeat this: {text}", "That is too long for me to say again, my friend."),
+    ("Here is a text. {text} Do you like it?", "I like it well, but it could be shorter."),
+)
+"""For long prompts: each with each of `TEXTS`, written several times over."""
+
 PROPER = frozenset({"I", "Alexander", "Jupiter", "Leonardo", "Mercury", "Mount", "Neil", "William"})
 """First words of answers above that keep their capital in the middle of a sentence."""
 

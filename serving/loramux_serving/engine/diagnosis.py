@@ -34,9 +34,10 @@ def explain(lines: Sequence[str]) -> Failure:
     said = [text for text in texts if text and not text.startswith(f"{_LEASH}the engine")]
     errors = [text for text in said if _ERROR_LINE.search(text) and not any(sign in text for sign in _CAUSE_ELSEWHERE)]
     cause = (errors or said or ["it wrote nothing"])[-1][:_MAX_CHARS].removeprefix(_LEASH)
+    told = status if status.startswith("the engine") else "the engine ended"
     wrong = any(sign in cause for sign in _CONFIG_SIGNS)
     return Failure(
         code="engine_config_invalid" if wrong else "engine_failed",
-        message=f"{(status or 'the engine ended').capitalize()}: {cause}",
+        message=f"{told[0].upper()}{told[1:]}: {cause}",
         retryable=not wrong,
     )

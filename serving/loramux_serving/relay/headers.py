@@ -65,15 +65,15 @@ def engine_head(path: str, host: bytes, request_id: str, body_bytes: int, header
     """The head of the request to the engine: the caller's headers without those that concern only its connection or
     are its secrets; framing and host are set anew. Raises `Refusal` for a value with a control character."""
     dropped = _with_named(_NOT_FOR_ENGINE, headers)
-    lines = [b"%b: %b\r\n" % header for header in headers if header[0] not in dropped]
-    if _CONTROL.search(b"".join(lines).replace(b"\r\n", b"")):
+    kept = [header for header in headers if header[0] not in dropped]
+    if _CONTROL.search(b"".join([value for _, value in kept])):
         raise malformed("A header has a control character.")
     return b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n" % (
         path.encode("ascii"),
         host,
         body_bytes,
         request_id.encode("ascii"),
-        b"".join(lines),
+        b"".join([b"%b: %b\r\n" % header for header in kept]),
     )
 
 
@@ -89,5 +89,3 @@ def _with_named(dropped: frozenset[bytes], headers: Headers) -> frozenset[bytes]
         if name == b"connection":
             dropped |= {token.strip().lower() for token in value.split(b",")}
     return dropped
-
-

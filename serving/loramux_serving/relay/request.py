@@ -13,14 +13,14 @@ import msgspec
 
 from loramux_adapters.errors import RequestInvalid
 
+_T = TypeVar("_T")
+
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
 RESPONSES = "/v1/responses"
 ENDPOINTS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES)
 """The routes that the relay serves itself, for POST."""
-
-T = TypeVar("T")
 
 _WITH_USAGE_OPTION = frozenset({CHAT, COMPLETIONS})
 _TRUE = msgspec.Raw(b"true")
@@ -83,7 +83,7 @@ def _model(fields: Mapping[str, msgspec.Raw]) -> str:
     return model
 
 
-def _value[T](decoder: msgspec.json.Decoder[T], fields: Mapping[str, msgspec.Raw], name: str, kind: str) -> T | None:
+def _value(decoder: msgspec.json.Decoder[_T], fields: Mapping[str, msgspec.Raw], name: str, kind: str) -> _T | None:
     raw = fields.get(name)
     if raw is None:
         return None

@@ -23,7 +23,7 @@ async def drain(services: ServicesDep, replica_id: str) -> ReplicaView:
 
 @router.post("/replicas/{replica_id}/undrain")
 async def undrain(services: ServicesDep, replica_id: str) -> ReplicaView:
-    services.fleet.drain(replica_id, on=False)
+    services.fleet.undrain(replica_id)
     return await _view(services, replica_id)
 
 

@@ -1,0 +1,358 @@
+"""The gateway's HTTP server side: uvicorn's httptools protocol, with the inference routes taken out of ASGI.
+
+Keep-alive, pipelining and flow control are uvicorn's. Added to it, for every route: limits and time-outs of heads and
+bodies, checks of framing, and answers that reach a caller who is still sending. One at a time, a connection's requests
+are answered in the order in which they came.
+"""
+
+import asyncio
+from enum import Enum, auto
+from typing import Any, ClassVar, cast
+
+import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from loramux_serving.relay.exchange import Exchange, RequestHead
+from loramux_serving.relay.framing import Framing, check_head
+from loramux_serving.relay.handler import Relay
+from loramux_serving.relay.refusal import Refusal, head_too_large, malformed, request_timeout
+from loramux_serving.relay.request import ENDPOINTS
+
+LINGER_S = 2.0
+"""How long a caller that is still sending is read from after its answer: were the connection closed on unread data,
+TCP would reset it, and the answer could be lost."""
+LINGER_BYTES = 4 * 1024 * 1024
+MAX_PIPELINED = 16
+"""Requests read ahead of the one that is answered. Reading on is how it is noticed that a caller has left."""
+
+_ROUTES = {path.encode(): path for path in ENDPOINTS}
+
+
+class _Awaits(Enum):
+    """What a caller has to send next."""
+
+    HEAD = auto()
+    REST_OF_HEAD = auto()
+    BODY = auto()
+
+
+def relay_protocol(relay: Relay) -> type[asyncio.Protocol]:
+    """The class to give to `uvicorn.Config(http=…)`."""
+    return type("BoundRelayProtocol", (RelayProtocol,), {"relay": relay})
+
+
+class RelayProtocol(HttpToolsProtocol):
+    """One connection of a caller. Use `relay_protocol`."""
+
+    relay: ClassVar[Relay]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._limits = self.relay.settings
+        self.timeout_keep_alive = self._limits.keep_alive_s  # type: ignore[assignment]
+        self._awaits = _Awaits.HEAD
+        self._head_bytes = 0
+        self._framing = Framing(None, False)
+        self._heard_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_for = _Awaits.HEAD
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self._refusal: Refusal | None = None
+        self._discarded_bytes: int | None = None
+        self._resuming = False
+        self._ahead_bytes = 0
+        self._current: Exchange | RequestResponseCycle | None = None
+
+    # The connection.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._timer, self._stall_timer, self._linger_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._stall_timer = self._linger_timer = None
+        self.pipeline.clear()
+        if isinstance(self._current, Exchange):
+            self._current.left()
+        elif self._current is not None:
+            self._current.disconnected = True
+            self._current.message_event.set()
+        if isinstance(self.cycle, Exchange):
+            self.cycle = None  # uvicorn would treat it as one of its own
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._discarded_bytes is not None:
+            self._discarded_bytes += len(data)
+            if self._discarded_bytes > LINGER_BYTES:
+                self.transport.abort()
+            return
+        if self._refusal is not None:
+            return
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            self._refuse(cause if isinstance(cause, Refusal) else malformed(f"The request can not be read: {cause}."))
+            return
+        except httptools.HttpParserError as error:
+            self._refuse(malformed(f"The request is not HTTP: {error}."))
+            return
+        if self._awaits is _Awaits.REST_OF_HEAD:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._limits.max_head_bytes + HIGH_WATER_LIMIT:
+                self._refuse(head_too_large(self._limits.max_head_bytes))
+                return
+        self._watch()
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """No protocol is switched to, so the request is served as it stands (RFC 9110, section 7.8); Java's HTTP
+        client offers h2c with each first request. llhttp stopped before the body: a new parser takes over there."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        framing = self._framing
+        line = b"transfer-encoding: chunked" if framing.chunked else b"content-length: %d" % (framing.length or 0)
+        self._resuming = True
+        self.data_received(b"POST / HTTP/1.1\r\n%b\r\n\r\n%b" % (line, rest))
+
+    # The parser's callbacks.
+
+    def on_message_begin(self) -> None:
+        if self._resuming:
+            return
+        super().on_message_begin()
+        self._awaits = _Awaits.REST_OF_HEAD
+        self._head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        if self._resuming:
+            return
+        self._head_bytes += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._resuming or self._awaits is _Awaits.BODY:
+            return  # trailers are read and dropped: what is no part of the checked head must not count as one
+        self._head_bytes += len(name) + len(value) + 4
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._resuming:
+            self._resuming = False
+            return
+        method = self.parser.get_method()
+        version = self.parser.get_http_version()
+        self._framing = check_head(method, version, self.headers, self._head_bytes, self._limits.max_head_bytes)
+        self._awaits = _Awaits.BODY
+        endpoint = self._endpoint() if method == b"POST" else None
+        if endpoint is None:
+            super().on_headers_complete()
+            return
+        head = RequestHead(
+            endpoint=endpoint,
+            headers=self.headers,
+            framing=self._framing,
+            http_10=version == "1.0",
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            expects_continue=self.expect_100_continue,
+        )
+        exchange = Exchange(head, self, self.relay.handle, self._limits.max_body_bytes)
+        waits = self._busy()
+        cycle = self.cycle = cast(RequestResponseCycle, exchange)
+        if not waits:
+            self._start_asgi_task(cycle, self.app)
+            return
+        self.pipeline.appendleft((cycle, self.app))
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.flow.pause_reading()
+
+    def on_body(self, body: bytes) -> None:
+        cycle: Any = self.cycle
+        if not isinstance(cycle, Exchange):
+            super().on_body(body)
+            return
+        cycle.body_received(body)
+        if cycle is not self._current:
+            self._ahead_bytes += len(body)
+            if self._ahead_bytes > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # the body, if any, is still to come: see `_decline_upgrade`
+        self._awaits = _Awaits.HEAD
+        cycle: Any = self.cycle
+        if isinstance(cycle, Exchange):
+            cycle.body_ended()
+        else:
+            super().on_message_complete()
+
+    def _should_upgrade(self) -> bool:
+        return False
+
+    def _endpoint(self) -> str | None:
+        path = self.url.partition(b"?")[0]
+        if not path.startswith(b"/"):
+            path = httptools.parse_url(self.url).path or b""
+        return _ROUTES.get(path)
+
+    # The requests.
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        return self.server_state.default_headers
+
+    @property
+    def write_paused(self) -> bool:
+        return self.flow.write_paused
+
+    def _busy(self) -> bool:
+        """A request is under way or waits for its turn."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._current = cycle
+        self._ahead_bytes = 0
+        super()._start_asgi_task(cycle, app)
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        if not exchange.keep_alive:
+            if exchange.body_complete:
+                self.transport.close()
+            else:
+                self._linger()
+        self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        waiting = bool(self.pipeline)
+        if self._discarded_bytes is not None:
+            self.pipeline.clear()
+            self.server_state.total_requests += 1
+            return
+        super().on_response_complete()
+        if self._refusal is not None and not waiting and not self.transport.is_closing():
+            self._answer(self._refusal)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Take nothing more of what the caller sends; answer when it is this request's turn, and close."""
+        self._refusal = refusal
+        cycle: Any = self.cycle
+        if self._awaits is not _Awaits.BODY:
+            if not self._busy():
+                self._answer(refusal)
+        elif isinstance(cycle, Exchange):
+            cycle.refuse(refusal)
+        elif cycle is not self._current:
+            self.pipeline.popleft()
+        elif cycle is not None:
+            self._refuse_asgi(cycle, refusal)
+
+    def _refuse_asgi(self, cycle: RequestResponseCycle, refusal: Refusal) -> None:
+        if cycle.response_complete:
+            self.transport.close()
+        elif cycle.response_started:
+            self.transport.abort()
+        else:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self._answer(refusal)
+
+    def _answer(self, refusal: Refusal) -> None:
+        self._unset_keepalive_if_required()
+        body = refusal.body()
+        headers = b"".join([b"%b: %b\r\n" % header for header in self.default_headers])
+        self.transport.write(
+            b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (STATUS_LINE[refusal.status], headers, len(body), body)
+        )
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close in a way that lets the caller read its answer though it is still sending."""
+        self._discarded_bytes = 0
+        if self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._linger_timer = self.loop.call_later(LINGER_S, self.transport.abort)
+
+    # Time.
+
+    def _watch(self) -> None:
+        """Have a timer for what the caller has to send next; none where it is the gateway's turn."""
+        awaits = self._awaits
+        if awaits is _Awaits.BODY:
+            self._heard_at = self.loop.time()
+        elif awaits is _Awaits.HEAD and self._busy():
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            return
+        if self._timer is not None:
+            if (self._timer_for is _Awaits.BODY) is (awaits is _Awaits.BODY):
+                return
+            self._timer.cancel()
+        limit_s = self._limits.body_timeout_s if awaits is _Awaits.BODY else self._limits.head_timeout_s
+        self._arm(limit_s)
+
+    def _arm(self, delay_s: float) -> None:
+        self._timer_for = self._awaits
+        self._timer = self.loop.call_later(delay_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self.transport.is_closing() or self._refusal is not None:
+            return
+        limits = self._limits
+        if self._awaits is _Awaits.BODY:
+            silent_s = self.loop.time() - self._heard_at
+            if self.flow.read_paused:
+                self._arm(limits.body_timeout_s)
+            elif silent_s < limits.body_timeout_s:
+                self._arm(limits.body_timeout_s - silent_s)
+            else:
+                self._refuse(request_timeout("body", limits.body_timeout_s))
+        elif self._busy():
+            if self._awaits is _Awaits.REST_OF_HEAD:
+                self._arm(limits.head_timeout_s)
+        elif self._awaits is _Awaits.REST_OF_HEAD:
+            self._refuse(request_timeout("head", limits.head_timeout_s))
+        elif self.timeout_keep_alive_task is None:
+            self.transport.close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        if not self.transport.is_closing() and self.transport.get_write_buffer_size():
+            self.transport.abort()  # it has not read its last answer: a close would wait for that
+        else:
+            super().timeout_keep_alive_handler()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stall_timer is None:
+            self._stall_timer = self.loop.call_later(self._limits.write_timeout_s, self.transport.abort)
+        if isinstance(self._current, Exchange):
+            self._current.writing_paused()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+        if isinstance(self._current, Exchange):
+            self._current.writing_resumed()

@@ -1,0 +1,81 @@
+"""What is noted of a request while it runs, and told once when it has ended."""
+
+from dataclasses import dataclass
+
+from loramux_adapters.errors import AdmissionError, AuthError, EngineError, LoramuxError, StorageError
+from loramux_adapters.model import Target
+from loramux_serving.http_errors import status_of
+from loramux_serving.relay.ports import Outcome, RequestRecord
+from loramux_serving.relay.token_usage import Usage
+
+CLIENT_CLOSED = 499
+"""Status in records and logs of a request whose caller left. Nobody gets it."""
+
+
+@dataclass(slots=True)
+class Story:
+    """`started_at` is on the loop's clock. Until something else is noted, the request has failed within the gateway."""
+
+    request_id: str
+    endpoint: str
+    started_at: float
+    key_id: str | None = None
+    target: Target | None = None
+    replica: str | None = None
+    status: int = 500
+    outcome: Outcome = "engine_error"
+    streamed: bool = False
+    queue_s: float | None = None
+    ttft_s: float | None = None
+    usage: Usage | None = None
+    error_code: str | None = "internal_error"
+
+    def token_seen(self, now: float) -> None:
+        self.ttft_s = now - self.started_at
+
+    def answered(self, status: int) -> None:
+        """The engine's answer was passed on whole."""
+        self.status, self.error_code = status, None
+        self.outcome = "ok" if status < 400 else "client_error" if status < 500 else "engine_error"
+
+    def failed(self, error: LoramuxError) -> None:
+        self.status, self.error_code = status_of(error), error.code
+        if isinstance(error, AuthError | AdmissionError):
+            self.outcome = "rejected"
+        elif isinstance(error, EngineError | StorageError) or self.status >= 500:
+            self.outcome = "engine_error"
+        else:
+            self.outcome = "client_error"
+
+    def refused(self, status: int, code: str) -> None:
+        self.status, self.error_code, self.outcome = status, code, "client_error"
+
+    def cancelled(self) -> None:
+        self.status, self.error_code, self.outcome = CLIENT_CLOSED, None, "cancelled"
+
+    def interrupted(self, status: int, code: str) -> None:
+        """The engine broke off after `status` had been sent."""
+        self.status, self.error_code, self.outcome = status, code, "interrupted"
+
+    @property
+    def tokens(self) -> int:
+        return self.usage.prompt + self.usage.completion if self.usage else 0
+
+    def record(self, now: float) -> RequestRecord:
+        return RequestRecord(
+            request_id=self.request_id,
+            endpoint=self.endpoint,
+            key_id=self.key_id,
+            adapter=self.target.adapter if self.target else None,
+            version=self.target.version if self.target else None,
+            replica=self.replica,
+            status=self.status,
+            outcome=self.outcome,
+            streamed=self.streamed,
+            duration_s=now - self.started_at,
+            queue_s=self.queue_s,
+            ttft_s=self.ttft_s,
+            prompt_tokens=self.usage.prompt if self.usage else 0,
+            completion_tokens=self.usage.completion if self.usage else 0,
+            error_code=self.error_code,
+        )

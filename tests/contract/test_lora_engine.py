@@ -1,0 +1,169 @@
+"""What `ports.LoraEngine` promises, of the fake, and of the client over a stand-in for vLLM with and without our
+plugin, and over vLLM itself."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.fakes import vllm_server
+from tests.fakes.lora_engine import FakeEngine
+from tests.fixtures.vllm import RealVllm, random_adapter
+
+from loramux_adapters.errors import EngineRejected, EngineUnavailable
+from loramux_adapters.model import Capabilities, Resident, Tier
+from loramux_adapters.ports import LoraEngine
+from loramux_serving.engine.client import VllmEngine
+from loramux_serving.engine.process import free_port
+
+ASSUMED = Capabilities(dynamic_lora=True, max_loras=4, max_cpu_loras=8, max_lora_rank=16, evict=False)
+NAMES = ("poet@0123456789ab", "poet@ba9876543210", "law.v2-x_y@00ff00ff00ff")
+
+
+@dataclass(frozen=True)
+class Address:
+    id: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The engine under test, how to make an adapter that fits it, and how to make it unreachable."""
+
+    engine: LoraEngine
+    write: Callable[[Path], Path]
+    unreachable: LoraEngine
+
+
+@pytest.fixture(
+    params=[
+        "fake",
+        "server with plugin",
+        "server without plugin",
+        pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.timeout(400)]),
+    ]
+)
+async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    if request.param == "fake":
+        down = FakeEngine()
+        down.up = False
+        yield Subject(FakeEngine(), _write_config, down)
+        return
+    async with httpx.AsyncClient() as client:
+        nobody = _engine(client, f"http://127.0.0.1:{free_port()}")
+        if request.param == "vllm":
+            real: RealVllm = request.getfixturevalue("vllm")
+            engine = _engine(client, real.url)
+            yield Subject(engine, lambda directory: random_adapter(real.base, directory), nobody)
+            for resident in await engine.residents():
+                await engine.evict(resident.engine_name)
+        else:
+            with _server(*(["--plugin"] if request.param == "server with plugin" else [])) as url:
+                yield Subject(_engine(client, url), _write_config, nobody)
+
+
+async def test_capabilities(subject: Subject) -> None:
+    able = await subject.engine.capabilities()
+
+    assert subject.engine.replica_id == "engine-0"
+    assert able.dynamic_lora
+    assert 1 <= able.max_loras <= able.max_cpu_loras
+    assert able.max_lora_rank == 16
+    assert able.version
+
+
+async def test_what_is_loaded_is_resident_under_its_name_and_path(subject: Subject, tmp_path: Path) -> None:
+    paths = {name: subject.write(tmp_path / name) for name in NAMES}
+    for name, path in paths.items():
+        await subject.engine.load(name, path)
+
+    found = await subject.engine.residents()
+    assert sorted(found, key=lambda item: item.engine_name) == [
+        Resident(name, Tier.CPU, str(paths[name])) for name in sorted(NAMES)
+    ]
+
+
+async def test_loading_again_has_no_effect(subject: Subject, tmp_path: Path) -> None:
+    path = subject.write(tmp_path / "a")
+    for _ in range(3):
+        await subject.engine.load(NAMES[0], path)
+
+    assert list(await subject.engine.residents()) == [Resident(NAMES[0], Tier.CPU, str(path))]
+
+
+async def test_the_name_moves_to_another_path(subject: Subject, tmp_path: Path) -> None:
+    await subject.engine.load(NAMES[0], subject.write(tmp_path / "a"))
+    await subject.engine.load(NAMES[0], subject.write(tmp_path / "b"))
+
+    assert [item.path for item in await subject.engine.residents()] == [str(tmp_path / "b")]
+
+
+async def test_what_is_evicted_is_gone_and_may_come_back(subject: Subject, tmp_path: Path) -> None:
+    path = subject.write(tmp_path / "a")
+    for _ in range(2):
+        await subject.engine.load(NAMES[0], path)
+        await subject.engine.evict(NAMES[0])
+        assert list(await subject.engine.residents()) == []
+    await subject.engine.load(NAMES[0], path)
+    assert len(await subject.engine.residents()) == 1
+
+
+async def test_evicting_what_is_not_there_is_no_error(subject: Subject) -> None:
+    await subject.engine.evict(NAMES[0])
+    await subject.engine.evict(NAMES[0])
+
+
+async def test_a_refusal_says_why_in_one_line_and_harms_nothing(subject: Subject, tmp_path: Path) -> None:
+    await subject.engine.load(NAMES[0], subject.write(tmp_path / "a"))
+    with pytest.raises(EngineRejected) as raised:
+        await subject.engine.load(NAMES[1], tmp_path / "nothing")
+
+    assert "\n" not in raised.value.message
+    assert NAMES[1] in raised.value.message
+    assert [item.engine_name for item in await subject.engine.residents()] == [NAMES[0]]
+
+
+async def test_an_engine_that_is_not_there(subject: Subject, tmp_path: Path) -> None:
+    engine = subject.unreachable
+    for call in (engine.capabilities, engine.residents):
+        with pytest.raises(EngineUnavailable):
+            await call()
+    with pytest.raises(EngineUnavailable):
+        await engine.load(NAMES[0], tmp_path)
+    with pytest.raises(EngineUnavailable) as raised:
+        await engine.evict(NAMES[0])
+    assert raised.value.retry_after_s
+
+
+def _engine(client: httpx.AsyncClient, url: str) -> VllmEngine:
+    return VllmEngine(Address("engine-0", url), client, assumed=ASSUMED, load_timeout_s=60.0)
+
+
+def _write_config(directory: Path) -> Path:
+    directory.mkdir(parents=True)
+    (directory / "adapter_config.json").write_text(json.dumps({"r": 8}))
+    return directory
+
+
+@contextmanager
+def _server(*options: str) -> Iterator[str]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    argv = [sys.executable, str(Path(vllm_server.__file__)), "--port", str(port), *options]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(500):
+                try:
+                    httpx.get(f"{url}/health")
+                    break
+                except httpx.ConnectError:
+                    time.sleep(0.02)
+            yield url
+        finally:
+            process.kill()

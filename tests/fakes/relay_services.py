@@ -1,0 +1,222 @@
+"""The relay's ports, in memory, and a gateway around them on a real socket."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+
+from loramux_adapters.errors import EngineUnavailable, Forbidden, ModelNotFound, Unauthenticated
+from loramux_adapters.model import Role, Target
+from loramux_serving.relay.handler import Relay
+from loramux_serving.relay.ports import Principal, RequestRecord
+from loramux_serving.relay.protocol import relay_protocol
+from loramux_serving.settings import RelaySettings
+
+KEY = "Bearer good"
+BASE = Target("base", "base")
+SHOP = Target("shop", "shop@0123456789ab", 3, "0123456789ab" + "0" * 52)
+
+
+class FakeAuthenticator:
+    def authenticate(self, authorization: str | None) -> Principal:
+        if authorization not in (KEY, "Bearer narrow"):
+            raise Unauthenticated("No such key.")
+        return Principal("k1", "test", Role.INFERENCE, adapters=("other",) if authorization != KEY else ())
+
+    def require_adapter(self, principal: Principal, name: str) -> None:
+        if principal.adapters and name not in principal.adapters:
+            raise Forbidden(f"The key is not for {name!r}.")
+
+
+@dataclass
+class FakeNames:
+    targets: dict[str, Target] = field(default_factory=lambda: {"base": BASE, "shop": SHOP, "store": SHOP})
+    sticky: list[str | None] = field(default_factory=list)
+
+    def resolve(self, model: str, sticky: str | None = None) -> Target:
+        self.sticky.append(sticky)
+        if model not in self.targets:
+            raise ModelNotFound(f"There is no model {model!r}.", details={"param": "model"})
+        return self.targets[model]
+
+
+@dataclass
+class FakeAdmitted:
+    spent: int = 0
+    waited_s: float = 0.25
+
+    def spend(self, tokens: int) -> None:
+        self.spent += tokens
+
+
+@dataclass
+class FakeAdmission:
+    """`gate` set: requests pass. `error`: what entering raises."""
+
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    error: Exception | None = None
+    inside: int = 0
+    waiting: int = 0
+    places: list[FakeAdmitted] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def admit(self, principal: Principal, adapter: str) -> AsyncIterator[FakeAdmitted]:
+        if self.error is not None:
+            raise self.error
+        self.waiting += 1
+        try:
+            await self.gate.wait()
+        finally:
+            self.waiting -= 1
+        self.inside += 1
+        place = FakeAdmitted()
+        self.places.append(place)
+        try:
+            yield place
+        finally:
+            self.inside -= 1
+
+
+@dataclass
+class FakeReplica:
+    id: str
+    url: str
+    outstanding: int = 0
+    suspected: int = 0
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        self.outstanding += 1
+        try:
+            yield
+        finally:
+            self.outstanding -= 1
+
+    def suspect(self) -> None:
+        self.suspected += 1
+
+
+@dataclass
+class FakeFleet:
+    replicas: list[FakeReplica]
+
+    def pick(self, target: Target, avoid: Collection[str] = ()) -> FakeReplica:
+        if not self.replicas:
+            raise EngineUnavailable("No engine is ready.", retry_after_s=2.5)
+        return min(self.replicas, key=lambda replica: replica.id in avoid)
+
+
+@dataclass
+class FakeLeases:
+    held: int = 0
+    taken: list[tuple[str, str]] = field(default_factory=list)
+    error: Exception | None = None
+
+    @asynccontextmanager
+    async def lease(self, target: Target, replica_id: str) -> AsyncIterator[None]:
+        self.held += 1
+        self.taken.append((target.engine_name, replica_id))
+        try:
+            if self.error is not None:
+                raise self.error
+            yield
+        finally:
+            self.held -= 1
+
+
+@dataclass
+class FakeRecorder:
+    records: list[RequestRecord] = field(default_factory=list)
+
+    def record(self, record: RequestRecord) -> None:
+        self.records.append(record)
+
+
+@dataclass
+class Gateway:
+    """A relay served by uvicorn, with the parts that tests look into."""
+
+    settings: RelaySettings
+    relay: Relay
+    server: uvicorn.Server
+    port: int
+    names: FakeNames
+    admission: FakeAdmission
+    fleet: FakeFleet
+    leases: FakeLeases
+    recorder: FakeRecorder
+    asgi_bodies: list[bytes] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def idle(self) -> bool:
+        """Nothing is held for any request."""
+        replicas = sum(replica.outstanding for replica in self.fleet.replicas)
+        return not (self.admission.inside or self.admission.waiting or self.leases.held or replicas)
+
+
+@asynccontextmanager
+async def gateway(*engine_urls: str, **settings: Any) -> AsyncIterator[Gateway]:
+    """A gateway in this loop, before engines at these addresses. Its ASGI side echoes bodies at any path."""
+    limits = RelaySettings(**settings)
+    names, admission, leases, recorder = FakeNames(), FakeAdmission(), FakeLeases(), FakeRecorder()
+    admission.gate.set()
+    fleet = FakeFleet([FakeReplica(f"r{index}", url) for index, url in enumerate(engine_urls)])
+    relay = Relay(limits, FakeAuthenticator(), names, admission, fleet, leases, recorder)
+    bodies: list[bytes] = []
+    config = uvicorn.Config(
+        _echo(bodies),
+        host="127.0.0.1",
+        port=0,
+        http=relay_protocol(relay),
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=2,
+    )
+    server = uvicorn.Server(config)
+    running = asyncio.create_task(server._serve())
+    await until(lambda: server.started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    made = Gateway(limits, relay, server, port, names, admission, fleet, leases, recorder, bodies)
+    try:
+        yield made
+    finally:
+        admission.gate.set()
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()  # type: ignore[union-attr]
+        server.should_exit = True
+        await running
+        await relay.close()
+
+
+async def until(condition: Callable[[], bool], limit_s: float = 5.0) -> None:
+    """Wait until it holds; fails after `limit_s`."""
+    async with asyncio.timeout(limit_s):
+        while not condition():  # noqa: ASYNC110 - conditions of all kinds, most without an event
+            await asyncio.sleep(0.002)
+
+
+def _echo(bodies: list[bytes]) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        bodies.append(body)
+        text = f"{scope['method']} {scope['path']} {len(body)}".encode()
+        headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(text)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": text})
+
+    return app
