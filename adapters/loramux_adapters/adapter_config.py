@@ -21,6 +21,8 @@ CONFIG_FILE = "adapter_config.json"
 MAX_CONFIG_BYTES = 1 << 20
 _MAX_ALPHA = 1e6
 _MAX_ENTRIES = 1024
+_MAX_REPEATING = 32
+"""Patterns with `*` or `+`; the others are matched in no time."""
 _SERVED_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
 """Inits that only set the first values of A and B. The others (PiSSA, OLoRA, CorDA, LoftQ…) change the base."""
 
@@ -151,6 +153,8 @@ def _patterns(key: str, options: Mapping[str, Any]) -> list[tuple[re.Pattern[str
         return []
     if not isinstance(value, dict) or len(value) > _MAX_ENTRIES:
         raise ConfigInvalid(f"{CONFIG_FILE} has a {key} that is not an object of at most {_MAX_ENTRIES} entries.")
+    if sum(bool(re.search("[*+]", pattern)) for pattern in value) > _MAX_REPEATING:
+        raise ConfigInvalid(f"{CONFIG_FILE} has a {key} of more than {_MAX_REPEATING} expressions that repeat.")
     return [(_pattern(key, pattern), item) for pattern, item in value.items()]
 
 

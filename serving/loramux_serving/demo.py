@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from rich.console import Console
-from rich.panel import Panel
 
 from loramux_adapters.errors import LoramuxError, SettingsInvalid
 from loramux_adapters.model import OperationState
@@ -50,7 +48,6 @@ class Demo:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _load(self, services: Services, address: str) -> None:
-        console = Console()
         async with services.events.subscribe(after=0) as events:
             async for event in events:
                 if event.type == "replica.attached":
@@ -68,7 +65,7 @@ class Demo:
                 continue
             if ended.state is OperationState.FAILED and ended.failure is not None:
                 _log.error("demo adapter failed", adapter=name, code=ended.failure.code, reason=ended.failure.message)
-        console.print(Panel(self._hints(services, address), title="loramux is ready", expand=False))
+        print(self._hints(services, address), flush=True)
 
     def _hints(self, services: Services, address: str) -> str:
         snapshot = services.registry.snapshot
@@ -77,6 +74,9 @@ class Demo:
         key = services.settings.home / "admin.key"
         return "\n".join(
             (
+                "",
+                "loramux is ready",
+                "",
                 f"Gateway   {address}   (docs: {address}/docs)",
                 f"Base      {snapshot.base.adapter}",
                 f"Adapters  {', '.join(names) or 'none'}",

@@ -17,7 +17,7 @@ from tests.fakes.lora_engine import FakeEngine
 from tests.fixtures.vllm import RealVllm, random_adapter
 
 from loramux_adapters.errors import EngineRejected, EngineUnavailable
-from loramux_adapters.model import Capabilities, Resident, Tier
+from loramux_adapters.model import Capabilities, Tier
 from loramux_adapters.ports import LoraEngine
 from loramux_serving.engine.client import VllmEngine
 from loramux_serving.engine.process import free_port
@@ -84,9 +84,8 @@ async def test_what_is_loaded_is_resident_under_its_name_and_path(subject: Subje
         await subject.engine.load(name, path)
 
     found = await subject.engine.residents()
-    assert sorted(found, key=lambda item: item.engine_name) == [
-        Resident(name, Tier.CPU, str(paths[name])) for name in sorted(NAMES)
-    ]
+    assert {item.engine_name: item.path for item in found} == {name: str(path) for name, path in paths.items()}
+    assert {item.tier for item in found} <= {Tier.GPU, Tier.CPU}
 
 
 async def test_loading_again_has_no_effect(subject: Subject, tmp_path: Path) -> None:
@@ -94,7 +93,7 @@ async def test_loading_again_has_no_effect(subject: Subject, tmp_path: Path) -> 
     for _ in range(3):
         await subject.engine.load(NAMES[0], path)
 
-    assert list(await subject.engine.residents()) == [Resident(NAMES[0], Tier.CPU, str(path))]
+    assert [(item.engine_name, item.path) for item in await subject.engine.residents()] == [(NAMES[0], str(path))]
 
 
 async def test_the_name_moves_to_another_path(subject: Subject, tmp_path: Path) -> None:

@@ -645,6 +645,12 @@ def test_a_database_that_can_not_be_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.postgres
+def test_a_server_that_does_not_answer(tmp_path: Path) -> None:
+    with pytest.raises(StorageFailed):
+        Database(f"postgresql://somebody@/registry?host={tmp_path}")
+
+
+@pytest.mark.postgres
 def test_addresses_as_hosts_write_them(postgres_url: str) -> None:
     for scheme in ("postgres://", "postgresql://"):
         with closing(Database(postgres_url.replace("postgresql+psycopg://", scheme))) as database:

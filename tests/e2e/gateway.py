@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import httpx
 
+COMMAND = str(Path(sys.executable).with_name("loramux"))
 START_TIMEOUT_S = 240.0
 STOP_TIMEOUT_S = 60.0
 
@@ -54,7 +55,7 @@ class GatewayProcess:
         env |= {"LORAMUX_HOME": str(self.home), "LORAMUX_PORT": str(self.port), **self._env}
         with (self.home / "gateway.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "loramux_serving.cli", "serve", *self._args],
+                [COMMAND, "serve", *self._args],
                 env=env,
                 stdout=log,
                 stderr=log,

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import httpx
@@ -113,12 +114,25 @@ async def test_what_the_engines_own_cache_drops_is_reported_and_loaded_again(sub
         await subject.engine.load(name, path)
     first, last = next(iter(paths)), list(paths)[-1]
     tiers = {item.engine_name: item.tier for item in await subject.engine.residents()}
-    assert (tiers[first], tiers[last]) == (Tier.DISK, Tier.CPU)
+    assert tiers[first] is Tier.DISK
+    assert tiers[last] is not Tier.DISK
     assert len(tiers) == 9
 
     await subject.engine.load(first, paths[first])
     tiers = {item.engine_name: item.tier for item in await subject.engine.residents()}
-    assert tiers[first] is Tier.CPU
+    assert tiers[first] is not Tier.DISK
+
+
+@pytest.mark.skipif(
+    "loramux" not in entry_points(group="vllm.general_plugins").names, reason="the entry point is not installed"
+)
+async def test_slots_are_the_gpu_tier(subject: Subject, tmp_path: Path) -> None:
+    for number in range(6):
+        path = random_adapter(subject.real.base, tmp_path / str(number), seed=number)
+        await subject.engine.load(f"many@{number:012x}", path)
+
+    tiers = [item.tier for item in await subject.engine.residents()]
+    assert tiers == [Tier.CPU] * 2 + [Tier.GPU] * 4, "the last four of six are in the four slots"
 
 
 async def test_many_loads_of_one_name_at_once_are_one(subject: Subject, tmp_path: Path) -> None:

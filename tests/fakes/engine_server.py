@@ -57,6 +57,8 @@ class EngineServer:
     """Started by `engine_server`. `requests` are those to inference routes."""
 
     behaviour: Behaviour = field(default_factory=Behaviour)
+    once: list[Behaviour] = field(default_factory=list)
+    """What the next requests meet, one each, before `behaviour` is back."""
     requests: list[Received] = field(default_factory=list)
     connections: int = 0
     open_connections: int = 0
@@ -113,7 +115,7 @@ class EngineServer:
         return True
 
     async def _infer(self, received: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        behaviour = self.behaviour
+        behaviour = self.once.pop(0) if self.once else self.behaviour
         watch = asyncio.create_task(self._watch(reader))
         try:
             return await self._answer(behaviour, received, writer)

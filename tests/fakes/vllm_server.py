@@ -69,7 +69,7 @@ class Engine:
 
     def adapter(self, name: str) -> dict[str, Any]:
         number, path = self.names[name]
-        return {"name": name, "path": path, "id": number, "resident": number in self.held}
+        return {"name": name, "path": path, "id": number, "resident": number in self.held, "active": False}
 
 
 def _error(message: str) -> dict[str, Any]:

@@ -200,21 +200,27 @@ async def test_slow_heads_and_bodies():
 
 
 async def test_a_slow_body_that_goes_on_is_no_time_out():
-    async with engine_server() as engine, gateway(engine.url, body_timeout_s=0.3) as gate:
-        async with raw_caller(gate.port) as caller:
-            caller.send(head(LENGTH))
-            for index in range(len(BODY)):
-                await asyncio.sleep(0.02)
-                caller.send(BODY[index : index + 1])
-            assert (await caller.answer()).status == 200
+    async with (
+        engine_server() as engine,
+        gateway(engine.url, body_timeout_s=0.3) as gate,
+        raw_caller(gate.port) as caller,
+    ):
+        caller.send(head(LENGTH))
+        for index in range(len(BODY)):
+            await asyncio.sleep(0.02)
+            caller.send(BODY[index : index + 1])
+        assert (await caller.answer()).status == 200
 
 
 async def test_idle_connections_are_closed():
-    async with engine_server() as engine, gateway(engine.url, keep_alive_s=0.2) as gate:
-        async with raw_caller(gate.port) as caller:
-            caller.send(post(ask()))
-            assert (await caller.answer()).status == 200
-            assert await caller.closed() == b""
+    async with (
+        engine_server() as engine,
+        gateway(engine.url, keep_alive_s=0.2) as gate,
+        raw_caller(gate.port) as caller,
+    ):
+        caller.send(post(ask()))
+        assert (await caller.answer()).status == 200
+        assert await caller.closed() == b""
 
 
 async def test_expect_100_continue():
@@ -307,13 +313,17 @@ async def test_other_methods_and_paths_are_the_applications():
 
 
 async def test_shutdown_lets_requests_finish():
-    async with engine_server() as engine, gateway(engine.url) as gate, raw_caller(gate.port) as caller:
-        async with raw_caller(gate.port) as idle:
-            engine.behaviour.stall_after_frames = 2
-            caller.send(post(ask(stream=True)))
-            await until(lambda: engine.sent_bytes > 0)
-            gate.server.should_exit = True
-            assert await idle.closed() == b""
-            engine.gate.set()
-            assert (await caller.answer()).frames[-1] == "[DONE]"
-            assert await caller.closed() == b""
+    async with (
+        engine_server() as engine,
+        gateway(engine.url) as gate,
+        raw_caller(gate.port) as caller,
+        raw_caller(gate.port) as idle,
+    ):
+        engine.behaviour.stall_after_frames = 2
+        caller.send(post(ask(stream=True)))
+        await until(lambda: engine.sent_bytes > 0)
+        gate.server.should_exit = True
+        assert await idle.closed() == b""
+        engine.gate.set()
+        assert (await caller.answer()).frames[-1] == "[DONE]"
+        assert await caller.closed() == b""

@@ -1,6 +1,7 @@
 """The way of a request through the relay: names, bodies and headers, both ways, on real sockets."""
 
 import asyncio
+from typing import Any
 
 import httpx
 import openai
@@ -216,10 +217,9 @@ async def test_an_adapter_that_can_not_be_staged_is_not_tried_elsewhere(error: E
 
 
 async def test_the_openai_client_streams():
+    question: Any = [{"role": "user", "content": "?"}]
     async with engine_server() as engine, gateway(engine.url) as gate, client(gate.url) as ai:
-        stream = await ai.chat.completions.create(
-            model="shop", messages=[{"role": "user", "content": "?"}], stream=True
-        )
+        stream = await ai.chat.completions.create(model="shop", messages=question, stream=True)
         chunks = [chunk async for chunk in stream]
         whole = await ai.chat.completions.create(model="shop", messages=question)
         with pytest.raises(openai.NotFoundError) as caught:

@@ -93,6 +93,7 @@ def test_a_missing_option_is_refused(tmp_path: Path, key: str) -> None:
         ("rank_pattern", {"(a+)+": 8}),
         ("rank_pattern", {"(": 8}),
         ("rank_pattern", {".*.*.*": 8}),
+        ("rank_pattern", {f".*{index}": 8 for index in range(33)}),
         ("alpha_pattern", {"q_proj": "8"}),
         ("alpha_pattern", {"(.*)*": 8}),
         ("base_model_name_or_path", 7),

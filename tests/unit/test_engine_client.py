@@ -67,14 +67,19 @@ async def test_without_the_plugin_the_settings_tell_and_nothing_can_be_freed() -
     assert able == Capabilities(True, 4, 8, 16, evict=False, staging=False, version="0.26.0")
 
 
-async def test_weights_that_the_engine_dropped_are_on_disk() -> None:
+async def test_the_tier_is_where_the_engine_says_that_the_weights_are() -> None:
     held = [
-        {"name": "a@1", "path": "/a", "id": 1, "resident": True},
-        {"name": "b@1", "path": "/b", "id": 2, "resident": False},
+        {"name": "a@1", "path": "/a", "id": 1, "resident": True, "active": False},
+        {"name": "b@1", "path": "/b", "id": 2, "resident": False, "active": False},
+        {"name": "c@1", "path": "/c", "id": 3, "resident": True, "active": True},
     ]
     residents = await engine({**PLUGIN, "GET /loramux/v1/adapters": httpx.Response(200, json=held)}).residents()
 
-    assert [(item.engine_name, item.tier) for item in residents] == [("a@1", Tier.CPU), ("b@1", Tier.DISK)]
+    assert [(item.engine_name, item.tier) for item in residents] == [
+        ("a@1", Tier.CPU),
+        ("b@1", Tier.DISK),
+        ("c@1", Tier.GPU),
+    ]
 
 
 async def test_names_are_quoted_in_paths() -> None:

@@ -50,6 +50,14 @@ def test_cpu() -> None:
     assert made.env == {**ENV, "VLLM_CPU_KVCACHE_SPACE": "2"}
 
 
+def test_cpu_replicas_do_not_bind_to_the_same_cores() -> None:
+    settings = EngineSettings(kind="cpu", replicas=2)
+
+    assert plan(settings).env["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    assert plan(settings, {"VLLM_CPU_OMP_THREADS_BIND": "0-3"}).env["VLLM_CPU_OMP_THREADS_BIND"] == "0-3"
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in plan(EngineSettings(kind="cpu")).env
+
+
 def test_cuda() -> None:
     settings = EngineSettings(
         kind="cuda",

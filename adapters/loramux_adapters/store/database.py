@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, text, upda
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from loramux_adapters.errors import SettingsInvalid, StorageError, StorageFailed, StorageFull
+from loramux_adapters.errors import SettingsInvalid, StorageFailed, StorageFull
 from loramux_adapters.store import tables
 
 _BUSY_TIMEOUT_S = 30.0

@@ -99,10 +99,7 @@ class VllmEngine:
         response = await self._call("GET", f"{_PLUGIN}/adapters")
         await self._require(response, "The engine did not list its adapters")
         with self._reading(response):
-            return [
-                Resident(adapter["name"], Tier.CPU if adapter["resident"] else Tier.DISK, adapter["path"])
-                for adapter in response.json()
-            ]
+            return [Resident(adapter["name"], _tier(adapter), adapter["path"]) for adapter in response.json()]
 
     async def _has_plugin(self) -> bool:
         if self._plugin is None:
@@ -174,6 +171,12 @@ class VllmEngine:
                 f"{response.status_code} and nothing that can be read.",
                 retry_after_s=_RETRY_AFTER_S,
             ) from error
+
+
+def _tier(adapter: dict[str, Any]) -> Tier:
+    if adapter["active"]:
+        return Tier.GPU
+    return Tier.CPU if adapter["resident"] else Tier.DISK
 
 
 def _reason(response: httpx.Response) -> str:

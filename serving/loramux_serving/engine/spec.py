@@ -142,6 +142,9 @@ def _environment(
         env["HF_HUB_OFFLINE"] = "1"
     if settings.kind == "cpu":
         env["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kvcache_gib)
+        if settings.replicas > 1:
+            # Each would bind itself to the same first cores.
+            env.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     if settings.kind == "cuda" and settings.replicas > 1:
         env["CUDA_VISIBLE_DEVICES"] = _share(
             host_env.get("CUDA_VISIBLE_DEVICES", ""), settings.tensor_parallel_size, replica_index

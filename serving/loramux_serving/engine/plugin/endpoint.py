@@ -2,7 +2,8 @@
 
 vLLM loads this where `VLLM_PLUGINS` names `loramux` (`vllm/plugins/endpoint_plugins/interface.py`). It needs of vLLM,
 seen in 0.26 to 0.32: `state.openai_serving_models` with `lora_requests`, `lora_resolver_lock` and
-`load_lora_adapter`; the engine client's `add_lora`, `remove_lora`, `list_loras`. Where one is missing, the plugin
+`load_lora_adapter`; the engine client's `add_lora`, `remove_lora`, `list_loras`, `collective_rpc`. Where one is
+missing,
 logs that and answers 404, and the gateway goes on with vLLM's own routes.
 
     GET    /loramux/v1/engine            what the engine can do
@@ -24,9 +25,11 @@ from pydantic import BaseModel
 from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
 from vllm.version import __version__ as vllm_version
 
+from loramux_serving.engine.plugin import slots
+
 PREFIX = "/loramux/v1"
 _STATE = "loramux"
-_CLIENT_NEEDS = ("add_lora", "remove_lora", "list_loras", "vllm_config")
+_CLIENT_NEEDS = ("add_lora", "remove_lora", "list_loras", "collective_rpc", "vllm_config")
 _MODELS_NEEDS = ("lora_requests", "lora_resolver_lock", "load_lora_adapter")
 
 _logger = logging.getLogger("vllm.plugins.loramux")
@@ -42,6 +45,8 @@ class Adapter(BaseModel):
     path: str
     id: int
     resident: bool
+    """Whether the engine holds its weights: in host memory, and in a slot if `active`."""
+    active: bool
 
 
 class LoramuxEndpointPlugin:
@@ -94,8 +99,8 @@ class LoraControl:
         }
 
     async def adapters(self) -> list[Adapter]:
-        held = await self._client.list_loras()
-        return [_adapter(request, held) for request in list(self._models.lora_requests.values())]
+        held, active = await self._client.list_loras(), await self._slots()
+        return [_adapter(request, held, active) for request in list(self._models.lora_requests.values())]
 
     async def load(self, name: str, path: str) -> Adapter:
         """The name answers from `path`, with its weights in the engine. Raises `HTTPException`."""
@@ -107,7 +112,7 @@ class LoraControl:
             await self._load_anew(name, path)
         elif known.lora_int_id not in await self._client.list_loras():
             await self._load_again(known)
-        return _adapter(self._models.lora_requests[name], await self._client.list_loras())
+        return _adapter(self._models.lora_requests[name], await self._client.list_loras(), await self._slots())
 
     async def free(self, name: str) -> None:
         """Forget the name first, so that no new request comes to weights that are gone: vLLM would read them again
@@ -120,11 +125,18 @@ class LoraControl:
                 await self._client.remove_lora(self._leaving[name])
                 del self._leaving[name]
 
+    async def _slots(self) -> Collection[int]:
+        """Ids in the first worker's slots; all workers do the same. Empty where it is not known."""
+        if not slots.registered():
+            return ()
+        answers = await self._client.collective_rpc(slots.METHOD)
+        return answers[0] or ()
+
     async def _load_anew(self, name: str, path: str) -> None:
         answer = await self._models.load_lora_adapter(LoadLoRAAdapterRequest(lora_name=name, lora_path=path))
         fault = getattr(answer, "error", None)
         # A second caller may have been faster: then vLLM refuses the name, and all is well.
-        if fault is not None and (name not in self._models.lora_requests):
+        if fault is not None and name not in self._models.lora_requests:
             raise HTTPException(fault.code, fault.message)
 
     async def _load_again(self, known: Any) -> None:
@@ -135,12 +147,13 @@ class LoraControl:
             raise HTTPException(500, str(error)) from error
 
 
-def _adapter(request: Any, held: Collection[int]) -> Adapter:
+def _adapter(request: Any, held: Collection[int], active: Collection[int]) -> Adapter:
     return Adapter(
         name=request.lora_name,
         path=request.lora_path,
         id=request.lora_int_id,
         resident=request.lora_int_id in held,
+        active=request.lora_int_id in active,
     )
 
 

@@ -1,0 +1,19 @@
+"""Who hears of moves between tiers, and remembers them."""
+
+from loramux_adapters.model import Tier
+from loramux_adapters.ports import LoadOutcome
+
+
+class FakeObserver:
+    """`ports.TierObserver` that keeps what it heard, in order."""
+
+    def __init__(self) -> None:
+        self.loads: list[tuple[Tier, Tier, LoadOutcome]] = []
+        self.evictions: list[tuple[Tier, str]] = []
+
+    def adapter_loaded(self, source: Tier, target: Tier, outcome: LoadOutcome, seconds: float) -> None:
+        assert seconds >= 0
+        self.loads.append((source, target, outcome))
+
+    def adapter_evicted(self, tier: Tier, reason: str) -> None:
+        self.evictions.append((tier, reason))

@@ -1,0 +1,785 @@
+"""Leases, loads and evictions over all replicas."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from loramux_adapters.errors import (
+    EngineFailed,
+    EngineRejected,
+    EngineTimeout,
+    EngineUnavailable,
+    QueueTimeout,
+    SourceNotFound,
+)
+from loramux_adapters.manager import AdapterManager
+from loramux_adapters.model import Capabilities, Target, Tier
+from tests.fakes.clock import FakeClock
+from tests.fakes.lora_engine import FakeEngine
+from tests.fakes.tier_observer import FakeObserver
+
+
+class GatedEngine(FakeEngine):
+    """Loads and evictions stand at a gate that the test opens."""
+
+    def __init__(self, replica_id: str, capabilities: Capabilities) -> None:
+        super().__init__(replica_id, capabilities)
+        self.load_gate = asyncio.Event()
+        self.evict_gate = asyncio.Event()
+        self.load_gate.set()
+        self.evict_gate.set()
+        self.evict_failures: dict[str, EngineTimeout] = {}
+
+    async def load(self, engine_name: str, path: Path) -> None:
+        await self.load_gate.wait()
+        await super().load(engine_name, path)
+
+    async def evict(self, engine_name: str) -> None:
+        await self.evict_gate.wait()
+        if engine_name in self.evict_failures:
+            raise self.evict_failures[engine_name]
+        await super().evict(engine_name)
+
+
+class Bench:
+    """A manager with its surroundings. `missing` are engine names whose files can not be found."""
+
+    def __init__(self, directory: Path, *, room_timeout_s: float = 5.0, drain_timeout_s: float = 5.0) -> None:
+        self._directory = directory
+        self.clock = FakeClock()
+        self.observer = FakeObserver()
+        self.pinned: frozenset[str] = frozenset()
+        self.missing: set[str] = set()
+        self.known: dict[str, Target] = {}
+        self.first: tuple[Target, ...] = ()
+        self.manager = AdapterManager(
+            self._locate,
+            lambda: self.pinned,
+            self.clock,
+            self.observer,
+            room_timeout_s=room_timeout_s,
+            drain_timeout_s=drain_timeout_s,
+        )
+
+    async def _locate(self, target: Target) -> Path:
+        await asyncio.sleep(0)
+        if target.engine_name in self.missing:
+            raise SourceNotFound("it is gone")
+        return self._directory
+
+    async def attach(self, engine: FakeEngine) -> None:
+        await self.manager.attach(engine, lambda: self.known, lambda: self.first)
+
+    async def replica(self, name: str = "engine-0", places: int = 4) -> GatedEngine:
+        engine = GatedEngine(name, able(places))
+        await self.attach(engine)
+        return engine
+
+    async def use(self, target: Target, replica: str = "engine-0") -> None:
+        """One request, from beginning to end."""
+        async with self.manager.lease(target, replica):
+            pass
+        self.manager.check_integrity()
+
+
+def able(places: int) -> Capabilities:
+    return Capabilities(dynamic_lora=True, max_loras=1, max_cpu_loras=places, max_lora_rank=8, evict=True)
+
+
+def target(name: str, number: int = 1) -> Target:
+    return Target(name, f"{name}@{number:012x}", number, f"{number:064x}")
+
+
+A, B, C, D = (target(name) for name in "abcd")
+
+
+@pytest.fixture
+def adapter_dir(tmp_path: Path) -> Path:
+    (tmp_path / "adapter_config.json").touch()
+    return tmp_path
+
+
+@pytest.fixture
+def bench(adapter_dir: Path) -> Iterator[Bench]:
+    bench = Bench(adapter_dir)
+    yield bench
+    bench.manager.check_integrity()
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def settle() -> None:
+    """Let every task go on until it waits for something outside."""
+    for _ in range(30):
+        await asyncio.sleep(0)
+
+
+class Request:
+    """A request in a task of its own, which stays on its lease until it is told to end."""
+
+    def __init__(self, bench: Bench, wanted: Target, replica: str = "engine-0") -> None:
+        self.entered = asyncio.Event()
+        self.end = asyncio.Event()
+        self.task = asyncio.create_task(self._run(bench, wanted, replica))
+
+    async def _run(self, bench: Bench, wanted: Target, replica: str) -> None:
+        async with bench.manager.lease(wanted, replica):
+            self.entered.set()
+            await self.end.wait()
+
+    async def finish(self) -> None:
+        self.end.set()
+        await self.task
+
+
+# --- leases ---
+
+
+async def test_the_base_needs_no_lease(bench: Bench) -> None:
+    async with bench.manager.lease(Target("base", "base"), "nowhere"):
+        assert bench.manager.leases("base") == 0
+
+
+async def test_a_lease_is_held_for_the_block_and_released(bench: Bench) -> None:
+    engine = await bench.replica()
+    async with bench.manager.lease(A, "engine-0"):
+        assert A.engine_name in engine.held
+        assert bench.manager.leases(A.engine_name) == 1
+        assert bench.manager.in_engines() == {A.digest}
+    assert bench.manager.leases(A.engine_name) == 0
+    assert bench.manager.staged_on(A.engine_name) == {"engine-0"}
+
+
+async def test_a_lease_is_released_on_error(bench: Bench) -> None:
+    await bench.replica()
+    with pytest.raises(RuntimeError, match="broken"):
+        async with bench.manager.lease(A, "engine-0"):
+            raise RuntimeError("broken")
+    assert bench.manager.leases(A.engine_name) == 0
+
+
+async def test_a_lease_is_released_on_disconnect(bench: Bench) -> None:
+    await bench.replica()
+    request = Request(bench, A)
+    await request.entered.wait()
+    request.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request.task
+    assert bench.manager.leases(A.engine_name) == 0
+
+
+async def test_one_task_may_hold_two_leases(bench: Bench) -> None:
+    await bench.replica()
+    async with bench.manager.lease(A, "engine-0"):
+        await bench.use(A)
+        assert bench.manager.leases(A.engine_name) == 1
+    assert bench.manager.leases(A.engine_name) == 0
+
+
+async def test_a_replica_that_is_not_there(bench: Bench) -> None:
+    with pytest.raises(EngineUnavailable):
+        await bench.use(A, "nowhere")
+    assert bench.manager.leases(A.engine_name) == 0
+
+
+# --- single flight ---
+
+
+async def test_concurrent_cold_requests_share_one_load(bench: Bench) -> None:
+    engine = await bench.replica()
+    engine.load_gate.clear()
+    requests = [Request(bench, A) for _ in range(20)]
+    await settle()
+    engine.load_gate.set()
+    await asyncio.gather(*(request.finish() for request in requests))
+    assert engine.calls["load"] == 1
+    assert bench.observer.loads == [(Tier.DISK, Tier.GPU, "ok")]
+
+
+async def test_a_waiter_that_leaves_does_not_end_the_load(bench: Bench) -> None:
+    engine = await bench.replica()
+    engine.load_gate.clear()
+    first, second = Request(bench, A), Request(bench, A)
+    await settle()
+    first.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first.task
+    assert bench.manager.leases(A.engine_name) == 1
+    engine.load_gate.set()
+    await second.finish()
+    assert engine.calls["load"] == 1
+
+
+async def test_a_load_that_everybody_left_ends_in_order(bench: Bench) -> None:
+    engine = await bench.replica(places=1)
+    engine.load_gate.clear()
+    request = Request(bench, A)
+    await settle()
+    request.task.cancel()
+    with suppress(asyncio.CancelledError):
+        await request.task
+    other = Request(bench, B)
+    await settle()
+    engine.load_gate.set()
+    await other.finish()
+    assert list(engine.held) == [B.engine_name]
+
+
+async def test_a_load_that_fails_fails_all_and_the_next_try_loads_again(bench: Bench) -> None:
+    engine = await bench.replica()
+    engine.failures[A.engine_name] = EngineRejected("no")
+    engine.load_gate.clear()
+    requests = [Request(bench, A) for _ in range(3)]
+    await settle()
+    engine.load_gate.set()
+    results = await asyncio.gather(*(request.task for request in requests), return_exceptions=True)
+    assert [type(result) for result in results] == [EngineRejected] * 3
+    assert bench.manager.leases(A.engine_name) == 0
+    assert bench.manager.in_engines() == frozenset()
+    assert bench.observer.loads == [(Tier.DISK, Tier.GPU, "failed")]
+    engine.failures.clear()
+    await bench.use(A)
+    assert engine.calls["load"] == 2
+
+
+async def test_files_that_are_gone(bench: Bench) -> None:
+    engine = await bench.replica()
+    bench.missing.add(A.engine_name)
+    with pytest.raises(SourceNotFound):
+        await bench.use(A)
+    assert engine.calls["load"] == 0
+    assert bench.manager.in_engines() == frozenset()
+
+
+async def test_a_load_that_broke_off_keeps_its_place_until_the_engine_is_asked(bench: Bench) -> None:
+    """It may have arrived after all: the place is not given away before the engine has said that it is free."""
+    engine = await bench.replica(places=1)
+    engine.failures[A.engine_name] = EngineTimeout("who knows")
+    with pytest.raises(EngineTimeout):
+        await bench.use(A)
+    assert bench.manager.staged_on(A.engine_name) == frozenset()
+    engine.held[A.engine_name] = "it did arrive"
+    await bench.use(B)
+    assert list(engine.held) == [B.engine_name]
+    assert engine.calls[f"evict:{A.engine_name}"] == 1
+
+
+async def test_an_eviction_that_broke_off_is_not_taken_for_granted(bench: Bench) -> None:
+    engine = await bench.replica(places=1)
+    await bench.use(A)
+    engine.evict_failures[A.engine_name] = EngineTimeout("who knows")
+    with pytest.raises(EngineTimeout):
+        await bench.use(B)
+    assert bench.manager.staged_on(A.engine_name) == frozenset()
+    engine.evict_failures.clear()
+    await bench.use(A)
+    assert engine.calls[f"load:{A.engine_name}"] == 2
+
+
+# --- room ---
+
+
+async def test_the_least_recently_used_makes_room(bench: Bench) -> None:
+    engine = await bench.replica(places=2)
+    for each in (A, B, A, C):
+        bench.clock.advance(1)
+        await bench.use(each)
+    assert set(engine.held) == {A.engine_name, C.engine_name}
+    assert bench.observer.evictions == [(Tier.CPU, "lru")]
+
+
+async def test_the_pinned_stays(bench: Bench) -> None:
+    engine = await bench.replica(places=2)
+    bench.pinned = frozenset({A.engine_name})
+    for each in (A, B, C, D):
+        bench.clock.advance(1)
+        await bench.use(each)
+    assert set(engine.held) == {A.engine_name, D.engine_name}
+
+
+async def test_more_cold_adapters_than_places_at_once(bench: Bench) -> None:
+    """All begin to load at the same moment: none may count on another's place, and all get their turn."""
+    engine = await bench.replica(places=2)
+    engine.delay_s = 0.001
+    targets = [target(f"t{number}") for number in range(12)]
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(bench.use(each) for each in targets))
+    assert engine.calls["load"] == 12
+    assert len(engine.held) == 2
+
+
+async def test_room_is_given_in_the_order_of_arrival(bench: Bench) -> None:
+    engine = await bench.replica(places=1)
+    holder = Request(bench, A)
+    await holder.entered.wait()
+    order: list[str] = []
+
+    async def use(each: Target) -> None:
+        async with bench.manager.lease(each, "engine-0"):
+            order.append(each.adapter)
+
+    waiting = []
+    for each in (D, B, C):
+        waiting.append(asyncio.create_task(use(each)))
+        await settle()
+    await holder.finish()
+    await asyncio.gather(*waiting)
+    assert order == ["d", "b", "c"]
+    assert engine.most_loading == 1
+
+
+async def test_a_warm_adapter_does_not_wait_for_cold_ones(bench: Bench) -> None:
+    engine = await bench.replica(places=1)
+    holder = Request(bench, A)
+    await holder.entered.wait()
+    cold = Request(bench, B)
+    await settle()
+    async with asyncio.timeout(1):
+        await bench.use(A)
+    assert not cold.entered.is_set()
+    await holder.finish()
+    await cold.finish()
+    assert list(engine.held) == [B.engine_name]
+
+
+async def test_no_room_in_time(adapter_dir: Path) -> None:
+    bench = Bench(adapter_dir, room_timeout_s=0.05)
+    await bench.replica(places=1)
+    holder = Request(bench, A)
+    await holder.entered.wait()
+    results = await asyncio.gather(bench.use(B), bench.use(C), bench.use(D), return_exceptions=True)
+    assert [type(result) for result in results] == [QueueTimeout] * 3
+    await holder.finish()
+    await bench.use(B)
+
+
+async def test_a_lease_that_comes_during_the_eviction_loads_again(bench: Bench) -> None:
+    engine = await bench.replica(places=1)
+    await bench.use(A)
+    engine.evict_gate.clear()
+    cold = Request(bench, B)
+    await settle()
+    assert bench.manager.staged_on(A.engine_name) == frozenset()
+    back = Request(bench, A)
+    await settle()
+    engine.evict_gate.set()
+    await cold.entered.wait()
+    assert not back.entered.is_set()
+    await cold.finish()
+    await back.finish()
+    assert list(engine.held) == [A.engine_name]
+
+
+async def test_a_victim_that_is_leased_meanwhile_stays(bench: Bench) -> None:
+    """Two loads choose the same victim; the second one looks again."""
+    engine = await bench.replica(places=2)
+    await bench.use(A)
+    bench.clock.advance(1)
+    await bench.use(B)
+    engine.evict_gate.clear()
+    cold = [Request(bench, C), Request(bench, D)]
+    await settle()
+    async with bench.manager.lease(B, "engine-0"):
+        engine.evict_gate.set()
+        await until(lambda: cold[0].entered.is_set())
+        assert B.engine_name in engine.held
+        assert not cold[1].entered.is_set()
+        assert len(engine.held) == 2
+    await asyncio.gather(*(request.finish() for request in cold))
+
+
+async def test_versions_of_the_same_content_share_a_place(bench: Bench) -> None:
+    engine = await bench.replica(places=1)
+    again = Target(A.adapter, A.engine_name, 2, A.digest)
+    async with bench.manager.lease(A, "engine-0"), bench.manager.lease(again, "engine-0"):
+        assert bench.manager.leases(A.engine_name) == 2
+    assert engine.calls["load"] == 1
+
+
+# --- staging everywhere ---
+
+
+async def test_staging_goes_to_every_replica(bench: Bench) -> None:
+    await bench.replica("one")
+    await bench.replica("two")
+    await bench.manager.stage_everywhere(A)
+    assert bench.manager.staged_on(A.engine_name) == {"one", "two"}
+
+
+async def test_staging_without_replicas(bench: Bench) -> None:
+    with pytest.raises(EngineUnavailable):
+        await bench.manager.stage_everywhere(A)
+
+
+async def test_a_replica_that_dies_while_it_stages_is_left_out(bench: Bench) -> None:
+    await bench.replica("one")
+    two = await bench.replica("two")
+    two.load_gate.clear()
+    staging = asyncio.create_task(bench.manager.stage_everywhere(A))
+    await settle()
+    two.up = False
+    bench.manager.detach("two")
+    two.load_gate.set()
+    await staging
+    assert bench.manager.staged_on(A.engine_name) == {"one"}
+
+
+async def test_a_replica_that_does_not_answer_but_stays_fails_the_staging(bench: Bench) -> None:
+    await bench.replica("one")
+    two = await bench.replica("two")
+    two.up = False
+    with pytest.raises(EngineUnavailable):
+        await bench.manager.stage_everywhere(A)
+    two.up = True
+    await bench.manager.stage_everywhere(A)
+
+
+async def test_all_replicas_die(bench: Bench) -> None:
+    one = await bench.replica("one")
+    one.load_gate.clear()
+    staging = asyncio.create_task(bench.manager.stage_everywhere(A))
+    await settle()
+    one.up = False
+    bench.manager.detach("one")
+    one.load_gate.set()
+    with pytest.raises(EngineUnavailable):
+        await staging
+
+
+async def test_what_is_held_stays_staged(bench: Bench) -> None:
+    """Between staging and the move of the pointer nothing may take it away again."""
+    await bench.replica(places=1)
+    async with bench.manager.hold(A):
+        bench.clock.advance(1000)
+        retiring = asyncio.create_task(bench.manager.retire(A.engine_name, "replaced", lambda: False))
+        await bench.manager.sweep(frozenset, 1.0)
+        cold = Request(bench, B)
+        await settle()
+        assert bench.manager.staged_on(A.engine_name) == {"engine-0"}
+    assert await retiring
+    await cold.finish()
+
+
+async def test_a_replica_that_joins_stages_what_is_held(bench: Bench) -> None:
+    await bench.replica("one")
+    async with bench.manager.hold(A):
+        await bench.replica("two")
+        assert bench.manager.staged_on(A.engine_name) == {"one", "two"}
+
+
+async def test_a_replica_that_joins_while_staging_goes_on(bench: Bench) -> None:
+    one = await bench.replica("one")
+    one.load_gate.clear()
+    staging = asyncio.create_task(bench.manager.stage_everywhere(A))
+    await settle()
+    await bench.replica("two")
+    one.load_gate.set()
+    await staging
+    assert bench.manager.staged_on(A.engine_name) == {"one", "two"}
+
+
+async def test_staging_that_is_given_up_holds_nothing(bench: Bench) -> None:
+    engine = await bench.replica()
+    engine.load_gate.clear()
+    staging = asyncio.create_task(bench.manager.stage_everywhere(A))
+    await settle()
+    staging.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await staging
+    engine.load_gate.set()
+    assert await bench.manager.retire(A.engine_name, "replaced", lambda: False)
+    assert engine.held == {}
+
+
+# --- retiring ---
+
+
+async def test_retiring_frees_every_replica(bench: Bench) -> None:
+    engines = [await bench.replica("one"), await bench.replica("two")]
+    await bench.manager.stage_everywhere(A)
+    assert await bench.manager.retire(A.engine_name, "replaced", lambda: False)
+    assert [engine.held for engine in engines] == [{}, {}]
+    assert bench.observer.evictions == [(Tier.CPU, "replaced")] * 2
+    assert bench.manager.in_engines() == frozenset()
+
+
+async def test_retiring_waits_for_requests(bench: Bench) -> None:
+    engines = [await bench.replica("one"), await bench.replica("two")]
+    await bench.manager.stage_everywhere(A)
+    requests = [Request(bench, A, "one"), Request(bench, A, "two")]
+    await settle()
+    retiring = asyncio.create_task(bench.manager.retire(A.engine_name, "replaced", lambda: False))
+    await settle()
+    await requests[0].finish()
+    await settle()
+    assert not retiring.done()
+    assert all(A.engine_name in engine.held for engine in engines)
+    await requests[1].finish()
+    assert await retiring
+
+
+async def test_retiring_gives_up_what_is_wanted_again(bench: Bench) -> None:
+    await bench.replica()
+    wanted = False
+    request = Request(bench, A)
+    await request.entered.wait()
+    retiring = asyncio.create_task(bench.manager.retire(A.engine_name, "replaced", lambda: wanted))
+    await settle()
+    wanted = True
+    await request.finish()
+    assert not await retiring
+    assert bench.manager.staged_on(A.engine_name) == {"engine-0"}
+
+
+async def test_a_request_that_comes_between_two_evictions_is_waited_for(bench: Bench) -> None:
+    one = await bench.replica("one")
+    await bench.replica("two")
+    await bench.manager.stage_everywhere(A)
+    one.evict_gate.clear()
+    retiring = asyncio.create_task(bench.manager.retire(A.engine_name, "replaced", lambda: False))
+    await settle()
+    request = Request(bench, A, "two")
+    await request.entered.wait()
+    one.evict_gate.set()
+    await settle()
+    assert bench.manager.staged_on(A.engine_name) == {"two"}
+    await request.finish()
+    assert await retiring
+
+
+async def test_a_replaced_version_never_ends_its_requests(adapter_dir: Path) -> None:
+    bench = Bench(adapter_dir, drain_timeout_s=0.0)
+    await bench.replica()
+    request = Request(bench, A)
+    await request.entered.wait()
+    retiring = asyncio.create_task(bench.manager.retire(A.engine_name, "replaced", lambda: False))
+    await settle()
+    assert not request.task.done()
+    await request.finish()
+    assert await retiring
+
+
+async def test_a_deleted_version_ends_requests_that_outlast_the_drain(adapter_dir: Path) -> None:
+    bench = Bench(adapter_dir, drain_timeout_s=0.05)
+    engine = await bench.replica()
+    request = Request(bench, A)
+    await request.entered.wait()
+    assert await bench.manager.retire(A.engine_name, "deleted", lambda: False, end_requests=True)
+    assert request.task.cancelled()
+    assert engine.held == {}
+
+
+async def test_a_request_is_told_to_end_once(adapter_dir: Path) -> None:
+    bench = Bench(adapter_dir, drain_timeout_s=0.0)
+    await bench.replica()
+    told = 0
+    cleaned = asyncio.Event()
+
+    async def slow_to_leave() -> None:
+        nonlocal told
+        async with bench.manager.lease(A, "engine-0"):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                told += 1
+                await cleaned.wait()
+
+    task = asyncio.create_task(slow_to_leave())
+    await until(lambda: bench.manager.staged_on(A.engine_name))
+    retiring = asyncio.create_task(bench.manager.retire(A.engine_name, "deleted", lambda: False, end_requests=True))
+    await asyncio.sleep(1.2)  # past the second look
+    assert told == 1
+    cleaned.set()
+    await task
+    assert await retiring
+
+
+async def test_retiring_passes_over_a_replica_that_does_not_answer(bench: Bench) -> None:
+    one, two = await bench.replica("one"), await bench.replica("two")
+    await bench.manager.stage_everywhere(A)
+    one.up = False
+    async with asyncio.timeout(1):
+        assert await bench.manager.retire(A.engine_name, "deleted", lambda: False)
+    assert two.held == {}
+    assert bench.manager.staged_on(A.engine_name) == frozenset()
+    one.up = True
+    bench.clock.advance(10)
+    await bench.manager.sweep(frozenset, 5.0)
+    assert one.held == {}
+
+
+async def test_retiring_waits_for_requests_on_a_replica_that_is_leaving(bench: Bench) -> None:
+    await bench.replica()
+    request = Request(bench, A)
+    await request.entered.wait()
+    bench.manager.detach("engine-0")
+    retiring = asyncio.create_task(bench.manager.retire(A.engine_name, "deleted", lambda: False))
+    await settle()
+    assert not retiring.done()
+    await request.finish()
+    assert await retiring
+
+
+async def test_retiring_what_nobody_holds(bench: Bench) -> None:
+    assert await bench.manager.retire("nothing@0", "replaced", lambda: False)
+    assert not await bench.manager.retire("nothing@0", "replaced", lambda: True)
+
+
+# --- sweeping ---
+
+
+async def test_the_sweep_frees_what_is_idle_and_unwanted(bench: Bench) -> None:
+    engine = await bench.replica()
+    for each in (A, B):
+        await bench.use(each)
+    bench.clock.advance(10)
+    await bench.use(C)
+    async with bench.manager.lease(D, "engine-0"):
+        bench.clock.advance(5)
+        await bench.manager.sweep(lambda: frozenset({A.engine_name}), 10.0)
+    assert set(engine.held) == {A.engine_name, C.engine_name, D.engine_name}
+    assert bench.observer.evictions == [(Tier.CPU, "idle")]
+
+
+async def test_a_replica_that_does_not_answer_does_not_end_the_sweep(bench: Bench) -> None:
+    one, two = await bench.replica("one"), await bench.replica("two")
+    await bench.manager.stage_everywhere(A)
+    bench.clock.advance(10)
+    one.up = False
+    await bench.manager.sweep(frozenset, 1.0)
+    assert two.held == {}
+
+
+# --- replicas come and go ---
+
+
+async def test_attaching_reconciles(bench: Bench) -> None:
+    engine = GatedEngine("engine-0", able(2))
+    engine.held = {A.engine_name: "x", "stranger@1": "y", B.engine_name: "z"}
+    bench.known = {each.engine_name: each for each in (A, B, C)}
+    await bench.attach(engine)
+    assert set(engine.held) == {A.engine_name, B.engine_name}
+    await bench.use(A)
+    assert engine.calls["load"] == 0
+
+
+async def test_an_engine_that_holds_more_than_its_places(bench: Bench) -> None:
+    engine = GatedEngine("engine-0", able(1))
+    engine.held = {A.engine_name: "x", B.engine_name: "z"}
+    bench.known = {each.engine_name: each for each in (A, B)}
+    bench.first = (B,)
+    await bench.attach(engine)
+    assert set(engine.held) == {B.engine_name}
+    assert engine.calls["load"] == 0
+
+
+async def test_attaching_stages_what_comes_first_as_far_as_there_are_places(bench: Bench) -> None:
+    engine = GatedEngine("engine-0", able(2))
+    engine.held = {D.engine_name: "x"}
+    bench.known = {each.engine_name: each for each in (A, B, C, D)}
+    bench.first = (A, B, C)
+    await bench.attach(engine)
+    assert set(engine.held) == {A.engine_name, B.engine_name}
+    assert engine.calls["load"] == 2
+
+
+async def test_a_name_that_moves_while_a_replica_is_made_ready(bench: Bench) -> None:
+    engine = GatedEngine("engine-0", able(2))
+    engine.load_gate.clear()
+    bench.first = (A,)
+    attaching = asyncio.create_task(bench.attach(engine))
+    await settle()
+    bench.first = (B,)
+    engine.load_gate.set()
+    await attaching
+    assert B.engine_name in engine.held
+
+
+async def test_an_adapter_that_does_not_load_does_not_keep_a_replica_out(bench: Bench) -> None:
+    engine = GatedEngine("engine-0", able(3))
+    engine.failures[A.engine_name] = EngineRejected("no")
+    bench.missing.add(B.engine_name)
+    bench.first = (A, B, C)
+    await bench.attach(engine)
+    assert set(engine.held) == {C.engine_name}
+
+
+@pytest.mark.parametrize("error", [EngineUnavailable("gone"), EngineTimeout("slow"), EngineFailed("rubbish")])
+async def test_an_engine_that_fails_while_it_is_attached_stays_out(
+    bench: Bench, error: EngineUnavailable | EngineTimeout | EngineFailed
+) -> None:
+    engine = GatedEngine("engine-0", able(3))
+    engine.failures[A.engine_name] = error
+    bench.first = (A,)
+    with pytest.raises(type(error)):
+        await bench.attach(engine)
+    assert bench.manager.replicas == frozenset()
+
+
+async def test_detaching_ends_the_wait_for_room(bench: Bench) -> None:
+    await bench.replica(places=1)
+    holder = Request(bench, A)
+    await holder.entered.wait()
+    waiting = [Request(bench, B), Request(bench, C)]
+    await settle()
+    bench.manager.detach("engine-0")
+    async with asyncio.timeout(1):
+        results = await asyncio.gather(*(request.task for request in waiting), return_exceptions=True)
+    assert [type(result) for result in results] == [EngineUnavailable] * 2
+    await holder.finish()
+    assert bench.manager.replicas == frozenset()
+    bench.manager.detach("engine-0")
+
+
+async def test_a_replica_that_comes_back_starts_with_new_books(bench: Bench) -> None:
+    engine = await bench.replica()
+    request = Request(bench, A)
+    await request.entered.wait()
+    engine.restart()
+    await bench.attach(engine)
+    assert bench.manager.staged_on(A.engine_name) == frozenset()
+    await request.finish()
+    await bench.use(A)
+    assert engine.calls["load"] == 2
+
+
+async def test_what_engines_say_of_themselves(bench: Bench) -> None:
+    await bench.replica("one")
+    two = await bench.replica("two")
+    await bench.manager.stage_everywhere(A)
+    two.up = False
+    assert {
+        replica: [each.engine_name for each in found] for replica, found in (await bench.manager.residents()).items()
+    } == {"one": [A.engine_name]}
+
+
+# --- closing ---
+
+
+async def test_closing_ends_loads(bench: Bench) -> None:
+    engine = await bench.replica()
+    engine.load_gate.clear()
+    requests = [Request(bench, A), Request(bench, B)]
+    await settle()
+    await bench.manager.close()
+    results = await asyncio.gather(*(request.task for request in requests), return_exceptions=True)
+    assert [type(result) for result in results] == [asyncio.CancelledError] * 2
+    assert bench.manager.leases(A.engine_name) == 0
+
+
+async def test_closing_ends_loads_that_have_not_begun(bench: Bench) -> None:
+    await bench.replica()
+    async with AsyncExitStack() as stack:
+        entering = asyncio.create_task(stack.enter_async_context(bench.manager.lease(A, "engine-0")))
+        await asyncio.sleep(0)
+        await bench.manager.close()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+    await bench.use(A)

@@ -1,0 +1,155 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loramux_adapters.errors import RequestInvalid
+from loramux_serving.relay.framing import Framing, check_head
+from loramux_serving.relay.headers import caller_headers, engine_head, valid_request_id
+from loramux_serving.relay.refusal import Refusal
+from loramux_serving.relay.request import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, decode, rewrite
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def test_what_is_read():
+    request = decode(CHAT, b'{"model":"a","stream":true,"stream_options":{"include_usage":true}}')
+    assert (request.model, request.stream, request.usage_asked, request.injects_usage) == ("a", True, True, False)
+    assert decode(CHAT, b'{"model":"\\u0061","stream":null,"stream_options":null}').model == "a"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b"", None),
+        (b"null", None),
+        (b"[]", None),
+        (b'"model"', None),
+        (b'{"model":"a"', None),
+        (b'{"model":"a"} {}', None),
+        (b'{"model":"a",}', None),
+        (b"{'model':'a'}", None),
+        (b'\xef\xbb\xbf{"model":"a"}', None),
+        ('{"model":"a"}'.encode("utf-16"), None),
+        (b'{"\xff":1,"model":"a"}', None),
+        (b'{"model":"a","x":' + b"[" * 50_000 + b"]" * 50_000 + b"}", None),
+        (b"{}", "model"),
+        (b'{"model":""}', "model"),
+        (b'{"model":null}', "model"),
+        (b'{"model":["a"]}', "model"),
+        (b'{"model":"\xff"}', "model"),
+        (b'{"model":"a","model":1}', "model"),
+        (b'{"model":"a","stream":1}', "stream"),
+        (b'{"model":"a","stream":"true"}', "stream"),
+        (b'{"model":"a","stream_options":true}', "stream_options"),
+        (b'{"model":"a","stream_options":{"include_usage":"no"}}', "include_usage"),
+    ],
+)
+def test_what_is_refused(body: bytes, param: str | None):
+    with pytest.raises(RequestInvalid) as caught:
+        decode(CHAT, body)
+    assert caught.value.details.get("param") == param
+
+
+def test_of_a_key_that_comes_twice_only_the_last_is_sent():
+    request = decode(CHAT, b'{"model":"a","n":1,"model":"b","n":2}')
+    assert request.model == "b"
+    assert rewrite(request, "b") == b'{"model":"b","n":2}'
+
+
+def test_values_keep_their_bytes():
+    body = b'{"model":"a","seed":123456789012345678901234567890,"x": [1.0, 2e0 ,"\\u00e9"] ,"y":-0}'
+    sent = rewrite(decode(COMPLETIONS, body), "a@0")
+    assert sent == b'{"model":"a@0","seed":123456789012345678901234567890,"x":[1.0, 2e0 ,"\\u00e9"],"y":-0}'
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=6), st.booleans())
+def test_only_the_name_changes(fields: dict[str, Any], ascii_only: bool):
+    fields = {**fields, "model": "a", "stream": False}
+    body = json.dumps(fields, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    assert json.loads(rewrite(decode(CHAT, body), "a@0")) == {**json.loads(body), "model": "a@0"}
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("options", ["null", "{}", '{"include_usage":false}', '{"include_usage":null}'])
+def test_a_stream_asks_for_usage(endpoint: str, options: str):
+    request = decode(endpoint, f'{{"model":"a","stream":true,"stream_options":{options}}}'.encode())
+    assert request.injects_usage
+    assert json.loads(rewrite(request, "a"))["stream_options"] == {"include_usage": True}
+
+
+def test_other_stream_options_stay():
+    options = b'{"include_usage":false,"continuous_usage_stats":true,"x": 1}'
+    request = decode(CHAT, b'{"model":"a","stream":true,"stream_options":' + options + b"}")
+    assert json.loads(rewrite(request, "a"))["stream_options"] == {"include_usage": True, "x": 1}
+    asked = b'{"include_usage":true,"continuous_usage_stats":true}'
+    request = decode(CHAT, b'{"model":"a","stream":true,"stream_options":' + asked + b"}")
+    assert asked in rewrite(request, "a")
+
+
+@pytest.mark.parametrize("body", [b'{"model":"a"}', b'{"model":"a","stream":false}'])
+def test_nothing_is_added_where_no_usage_frame_can_come(body: bytes):
+    assert rewrite(decode(CHAT, body), "a") == body
+    streamed = b'{"model":"a","stream":true}'
+    for endpoint in (EMBEDDINGS, RESPONSES):
+        assert rewrite(decode(endpoint, streamed), "a") == streamed
+
+
+def test_the_head_for_the_engine():
+    headers = [
+        (b"host", b"gateway"),
+        (b"authorization", b"Bearer x"),
+        (b"connection", b"close, X-Hop"),
+        (b"x-hop", b"1"),
+        (b"content-length", b"99"),
+        (b"x-request-id", b"theirs"),
+        (b"accept", b"a"),
+        (b"accept", b"b"),
+    ]
+    assert engine_head(CHAT, b"engine:1", "ours", 5, headers) == (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: engine:1\r\ncontent-length: 5\r\nx-request-id: ours\r\n"
+        b"accept: a\r\naccept: b\r\n\r\n"
+    )
+
+
+@pytest.mark.parametrize("value", [b"a\r\nx: y", b"a\ny", b"a\x00"])
+def test_no_header_can_carry_another(value: bytes):
+    with pytest.raises(Refusal):
+        engine_head(CHAT, b"e", "r", 0, [(b"x", value)])
+
+
+def test_headers_for_the_caller():
+    engine = [
+        (b"content-type", b"a"),
+        (b"connection", b"x-hop"),
+        (b"x-hop", b"1"),
+        (b"transfer-encoding", b"chunked"),
+        (b"x-request-id", b"theirs"),
+        (b"x-loramux-replica", b"forged"),
+    ]
+    assert caller_headers(engine, [(b"x-request-id", b"ours")]) == [(b"content-type", b"a"), (b"x-request-id", b"ours")]
+
+
+@pytest.mark.parametrize(("value", "fit"), [(b"a.B_9-", True), (b"x" * 128, True), (b"x" * 129, False), (b"", False)])
+def test_request_ids(value: bytes, fit: bool):
+    assert valid_request_id([(b"x-request-id", value)]) == (value.decode() if fit else None)
+
+
+def test_framing():
+    host = (b"host", b"a")
+    assert check_head(b"POST", "1.1", [host], 10, 100) == Framing(None, False)
+    assert check_head(b"POST", "1.1", [host, (b"content-length", b"7")], 10, 100) == Framing(7, False)
+    assert check_head(b"POST", "1.1", [host, (b"transfer-encoding", b" Chunked ")], 10, 100) == Framing(None, True)
+    assert check_head(b"POST", "1.0", [], 10, 100) == Framing(None, False)
+    with pytest.raises(Refusal) as caught:
+        check_head(b"POST", "1.1", [host], 101, 100)
+    assert caught.value.status == 431
+    for length in (b"+1", b"1,1", b"", b"1 1", b"0x1", "١".encode(), b"9" * 19):
+        with pytest.raises(Refusal):
+            check_head(b"POST", "1.1", [host, (b"content-length", length)], 10, 100)

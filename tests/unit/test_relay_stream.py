@@ -1,0 +1,145 @@
+import json
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loramux_adapters.errors import EngineFailed
+from loramux_serving.relay import stream
+from loramux_serving.relay.renaming import IncrementalRenaming, Renaming
+from loramux_serving.relay.stream import FrameScanner
+from loramux_serving.relay.token_usage import is_usage_only, usage_of
+
+ENGINE = "shop@0123456789ab"
+NAME = b'"model":"%b"' % ENGINE.encode()
+TOKEN = b'data: {"id":"1",%b,"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n' % NAME
+USAGE = b'data: {"id":"1",%b,"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\n' % NAME
+DONE = b"data: [DONE]\n\n"
+
+
+def scanner(caller: str = "shop", *, drop: bool = True) -> FrameScanner:
+    return FrameScanner(Renaming(ENGINE, caller), drop_usage=drop)
+
+
+def scan(pieces: Sequence[bytes], *, caller: str = "shop", drop: bool = True) -> tuple[bytes, FrameScanner]:
+    scan = scanner(caller, drop=drop)
+    return b"".join([*(scan.feed(piece) for piece in pieces), scan.finish()]), scan
+
+
+def test_names_usage_and_tokens():
+    out, scan_ = scan([TOKEN, TOKEN, USAGE, DONE])
+    assert out == TOKEN.replace(ENGINE.encode(), b"shop") * 2 + DONE
+    assert scan_.usage is not None
+    assert (scan_.usage.prompt, scan_.usage.completion) == (3, 4)
+    assert scan_.tokens_seen
+    assert not scan_.failed
+
+
+def test_usage_stays_where_it_was_asked_for():
+    out, scan_ = scan([TOKEN, USAGE, DONE], drop=False)
+    assert out == (TOKEN + USAGE + DONE).replace(ENGINE.encode(), b"shop")
+    assert scan_.usage is not None
+
+
+def test_a_whole_frame_leaves_at_once():
+    scan_ = scanner()
+    assert scan_.feed(TOKEN[:20]) == b""
+    assert scan_.feed(TOKEN[20:] + TOKEN[:7]) == TOKEN.replace(ENGINE.encode(), b"shop")
+    assert scan_.feed(TOKEN[7:-1]) == b""
+    assert scan_.feed(TOKEN[-1:]) == TOKEN.replace(ENGINE.encode(), b"shop")
+
+
+def test_text_that_looks_like_the_pattern_stays():
+    text = json.dumps(f'"model":"{ENGINE}" "usage":{{"choices":[]}} data: {{"error"')
+    frame = b'data: {"choices":[{"delta":{"content":%b}}]}\n\n' % text.encode()
+    out, scan_ = scan([frame])
+    assert out == frame
+    assert scan_.usage is None
+    assert not scan_.failed
+
+
+def test_frames_with_choices_and_usage_stay():
+    frame = TOKEN.replace(b'"choices":[{', b'"usage":{"prompt_tokens":1,"completion_tokens":1},"choices":[{')
+    out, scan_ = scan([frame, DONE])
+    assert out == (frame + DONE).replace(ENGINE.encode(), b"shop")
+    assert scan_.usage is not None
+    assert scan_.usage.completion == 1
+
+
+def test_usage_of_responses():
+    frame = (
+        b'event: response.completed\ndata: {"type":"x","response":{%b,"usage":{"input_tokens":5,"output_tokens":6}}}'
+    )
+    out, scan_ = scan([frame % NAME + b"\n\n"])
+    assert b'"model":"shop"' in out
+    assert scan_.usage is not None
+    assert (scan_.usage.prompt, scan_.usage.completion) == (5, 6)
+
+
+def test_an_error_of_the_engine_is_noticed():
+    assert scan([TOKEN, b'data: {"error": {"message":"x"}}\n\n', DONE])[1].failed
+
+
+def test_a_frame_without_end_is_bounded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stream, "MAX_FRAME_BYTES", 1000)
+    scan_ = scanner()
+    with pytest.raises(EngineFailed):
+        for _ in range(20):
+            scan_.feed(b"y" * 100)
+
+
+frames = st.sampled_from(
+    [
+        TOKEN,
+        USAGE,
+        DONE,
+        TOKEN.replace(b":", b": "),
+        USAGE.replace(b'":', b'": '),
+        TOKEN.replace(b"\n\n", b"\r\n\r\n"),
+        USAGE.replace(b"\n\n", b"\r\n\r\n"),
+        b": ping\n\n",
+        b"\n",
+        b"\r\n",
+        b"event: x\ndata: {}\n\n",
+        b'data: {"error":{}}\n\n',
+        b'data: {"usage":null,"choices":[]}\n\n',
+        b"data: " + NAME,
+        NAME[:9],
+    ]
+)
+
+
+@given(st.lists(frames, max_size=8).map(b"".join), st.data(), st.sampled_from(["shop", ENGINE, 'a"\\ü']), st.booleans())
+def test_the_cut_does_not_matter(data: bytes, draw: st.DataObject, caller: str, drop: bool):
+    cuts = sorted(draw.draw(st.sets(st.integers(0, len(data)), max_size=12)))
+    pieces = [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+    whole, scan_whole = scan([data], caller=caller, drop=drop)
+    for other, scan_other in (
+        scan(pieces, caller=caller, drop=drop),
+        scan([data[index : index + 1] for index in range(len(data))], caller=caller, drop=drop),
+    ):
+        assert other == whole
+        assert scan_other.usage == scan_whole.usage
+        assert (scan_other.tokens_seen, scan_other.failed) == (scan_whole.tokens_seen, scan_whole.failed)
+    if caller == ENGINE and not drop:
+        assert whole == data
+
+
+@given(st.lists(st.sampled_from([NAME, NAME[:5], NAME[5:], b'"model": "x"', b"filler "])).map(b"".join), st.data())
+def test_a_document_may_be_renamed_in_pieces(data: bytes, draw: st.DataObject):
+    renaming = Renaming(ENGINE, draw.draw(st.sampled_from(["s", "shop", ENGINE, ENGINE + "x", "model"])))
+    cuts = sorted(draw.draw(st.sets(st.integers(0, len(data)), max_size=6)))
+    incremental = IncrementalRenaming(renaming)
+    pieces = [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+    assert b"".join([*map(incremental.feed, pieces), incremental.finish()]) == renaming.apply(data)
+
+
+def test_usage_of_documents():
+    usage = usage_of(b'{"usage":{"prompt_tokens":1,"completion_tokens":null,"total_tokens":1,"x":{}}}')
+    assert usage is not None
+    assert (usage.prompt, usage.completion) == (1, 0)
+    for document in (b"", b"[DONE]", b"[1]", b'{"usage":null}', b'{"usage":{"prompt_tokens":"x"}}', b"\xff"):
+        assert usage_of(document) is None
+    assert not is_usage_only(b'{"choices":[],"usage":null}')
+    assert not is_usage_only(b'{"usage":{}}')
