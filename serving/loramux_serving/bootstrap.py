@@ -32,6 +32,7 @@ from loramux_serving import __version__
 from loramux_serving.admin_key import open_admin_key
 from loramux_serving.admission import FairAdmission
 from loramux_serving.auth import KeyRing
+from loramux_serving.base.default import TOOL_CALL_PARSER as DEFAULT_TOOL_CALL_PARSER
 from loramux_serving.engine.client import VllmEngine
 from loramux_serving.engine.fleet import Fleet
 from loramux_serving.engine.host import Host, child, elsewhere
@@ -170,6 +171,8 @@ def _host(settings: Settings, index: int, base_dir: Path, base_name: str) -> Hos
     engine = settings.engine
     if engine.url_list:
         return elsewhere
+    if not engine.model and not engine.tool_call_parser:
+        engine = engine.model_copy(update={"tool_call_parser": DEFAULT_TOOL_CALL_PARSER})
 
     def plan(port: int) -> LaunchPlan:
         return plan_launch(

@@ -5,6 +5,7 @@ flags. `docs/settings.md` lists them all, and a test fails where it does not.
 """
 
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +67,9 @@ class EngineSettings(_Section):
     """Memory for the KV cache, GiB (`cpu` only)."""
     enforce_eager: bool = True
     """Skip graph capture and compilation: starts faster; on CUDA, false is faster once it runs."""
+    tool_call_parser: str = ""
+    """How the base writes tool calls, by vLLM's name of the parser. Empty: `hermes` for the embedded default, else
+    callers can not let the model choose tools."""
     extra_args: list[str] = Field(default_factory=list)
     """Further arguments for vLLM's API server, passed as they are."""
     extra_env: dict[str, str] = Field(default_factory=dict)
@@ -249,7 +253,10 @@ class Settings(BaseSettings):
 
     @property
     def loopback(self) -> bool:
-        return self.host in ("127.0.0.1", "localhost", "::1") or self.host.startswith("127.")
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:  # a name: only this one is sure to stay on the machine
+            return self.host == "localhost"
 
 
 def load(config: Path | None = None, **flags: Any) -> Settings:

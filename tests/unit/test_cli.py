@@ -231,6 +231,18 @@ def test_operations(run: Run) -> None:
     assert run("operations", "show", "nope").stderr == "error: There is no operation 'nope'. (operation_not_found)\n"
 
 
+def test_whoever_waits_in_vain_learns_where_to_look(run: Run, server: AdminServer) -> None:
+    server.operations = _Forgetful()
+    result = run("adapters", "add", "sql", "/x")
+    assert result.exit_code == 1
+    assert "to look again: loramux operations show op0 --wait (operation_not_found)" in result.stderr
+
+
+class _Forgetful(dict[str, views.OperationView]):
+    def get(self, *_: object) -> None:  # type: ignore[override]
+        return None
+
+
 def test_operations_wait_fails_with_the_operation(run: Run, server: AdminServer) -> None:
     server.ending = {"state": "failed"}
     ok(run("adapters", "add", "sql", "/x", "--no-wait"))

@@ -1,11 +1,12 @@
 """Leases, loads and evictions over all replicas."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
+from tests.fakes.manager_bench import Bench, GatedEngine, Request, able, settle, target, until
 
 from loramux_adapters.errors import (
     EngineFailed,
@@ -15,83 +16,7 @@ from loramux_adapters.errors import (
     QueueTimeout,
     SourceNotFound,
 )
-from loramux_adapters.manager import AdapterManager
-from loramux_adapters.model import Capabilities, Target, Tier
-from tests.fakes.clock import FakeClock
-from tests.fakes.lora_engine import FakeEngine
-from tests.fakes.tier_observer import FakeObserver
-
-
-class GatedEngine(FakeEngine):
-    """Loads and evictions stand at a gate that the test opens."""
-
-    def __init__(self, replica_id: str, capabilities: Capabilities) -> None:
-        super().__init__(replica_id, capabilities)
-        self.load_gate = asyncio.Event()
-        self.evict_gate = asyncio.Event()
-        self.load_gate.set()
-        self.evict_gate.set()
-        self.evict_failures: dict[str, EngineTimeout] = {}
-
-    async def load(self, engine_name: str, path: Path) -> None:
-        await self.load_gate.wait()
-        await super().load(engine_name, path)
-
-    async def evict(self, engine_name: str) -> None:
-        await self.evict_gate.wait()
-        if engine_name in self.evict_failures:
-            raise self.evict_failures[engine_name]
-        await super().evict(engine_name)
-
-
-class Bench:
-    """A manager with its surroundings. `missing` are engine names whose files can not be found."""
-
-    def __init__(self, directory: Path, *, room_timeout_s: float = 5.0, drain_timeout_s: float = 5.0) -> None:
-        self._directory = directory
-        self.clock = FakeClock()
-        self.observer = FakeObserver()
-        self.pinned: frozenset[str] = frozenset()
-        self.missing: set[str] = set()
-        self.known: dict[str, Target] = {}
-        self.first: tuple[Target, ...] = ()
-        self.manager = AdapterManager(
-            self._locate,
-            lambda: self.pinned,
-            self.clock,
-            self.observer,
-            room_timeout_s=room_timeout_s,
-            drain_timeout_s=drain_timeout_s,
-        )
-
-    async def _locate(self, target: Target) -> Path:
-        await asyncio.sleep(0)
-        if target.engine_name in self.missing:
-            raise SourceNotFound("it is gone")
-        return self._directory
-
-    async def attach(self, engine: FakeEngine) -> None:
-        await self.manager.attach(engine, lambda: self.known, lambda: self.first)
-
-    async def replica(self, name: str = "engine-0", places: int = 4) -> GatedEngine:
-        engine = GatedEngine(name, able(places))
-        await self.attach(engine)
-        return engine
-
-    async def use(self, target: Target, replica: str = "engine-0") -> None:
-        """One request, from beginning to end."""
-        async with self.manager.lease(target, replica):
-            pass
-        self.manager.check_integrity()
-
-
-def able(places: int) -> Capabilities:
-    return Capabilities(dynamic_lora=True, max_loras=1, max_cpu_loras=places, max_lora_rank=8, evict=True)
-
-
-def target(name: str, number: int = 1) -> Target:
-    return Target(name, f"{name}@{number:012x}", number, f"{number:064x}")
-
+from loramux_adapters.model import Target, Tier
 
 A, B, C, D = (target(name) for name in "abcd")
 
@@ -107,36 +32,6 @@ def bench(adapter_dir: Path) -> Iterator[Bench]:
     bench = Bench(adapter_dir)
     yield bench
     bench.manager.check_integrity()
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
-async def settle() -> None:
-    """Let every task go on until it waits for something outside."""
-    for _ in range(30):
-        await asyncio.sleep(0)
-
-
-class Request:
-    """A request in a task of its own, which stays on its lease until it is told to end."""
-
-    def __init__(self, bench: Bench, wanted: Target, replica: str = "engine-0") -> None:
-        self.entered = asyncio.Event()
-        self.end = asyncio.Event()
-        self.task = asyncio.create_task(self._run(bench, wanted, replica))
-
-    async def _run(self, bench: Bench, wanted: Target, replica: str) -> None:
-        async with bench.manager.lease(wanted, replica):
-            self.entered.set()
-            await self.end.wait()
-
-    async def finish(self) -> None:
-        self.end.set()
-        await self.task
 
 
 # --- leases ---
@@ -576,10 +471,11 @@ async def test_a_deleted_version_ends_requests_that_outlast_the_drain(adapter_di
     assert engine.held == {}
 
 
-async def test_a_request_is_told_to_end_once(adapter_dir: Path) -> None:
+async def test_a_request_is_told_to_end_once(adapter_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loramux_adapters.manager._LOOK_AGAIN_S", 0.001)
     bench = Bench(adapter_dir, drain_timeout_s=0.0)
     await bench.replica()
-    told = 0
+    told = looks = 0
     cleaned = asyncio.Event()
 
     async def slow_to_leave() -> None:
@@ -593,8 +489,14 @@ async def test_a_request_is_told_to_end_once(adapter_dir: Path) -> None:
 
     task = asyncio.create_task(slow_to_leave())
     await until(lambda: bench.manager.staged_on(A.engine_name))
-    retiring = asyncio.create_task(bench.manager.retire(A.engine_name, "deleted", lambda: False, end_requests=True))
-    await asyncio.sleep(1.2)  # past the second look
+
+    def look() -> bool:
+        nonlocal looks
+        looks += 1
+        return False
+
+    retiring = asyncio.create_task(bench.manager.retire(A.engine_name, "deleted", look, end_requests=True))
+    await until(lambda: looks > 5)
     assert told == 1
     cleaned.set()
     await task

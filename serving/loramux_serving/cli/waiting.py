@@ -43,8 +43,17 @@ def follow(session: Session, operation: dict[str, Any]) -> dict[str, Any]:
         task = bar.add_task(_title(operation), total=1.0, stage="")
         while operation["state"] not in _ENDS:
             time.sleep(POLL_S)
-            operation = session.gateway.call("GET", path_of("operations", operation["id"]))
+            operation = _look(session, operation["id"])
             bar.update(task, completed=operation["progress"], stage=operation["stage"] or operation["state"])
+    return operation
+
+
+def _look(session: Session, operation_id: str) -> dict[str, Any]:
+    try:
+        operation: dict[str, Any] = session.gateway.call("GET", path_of("operations", operation_id))
+    except Fault as fault:
+        hint = f"{fault.message}; to look again: loramux operations show {operation_id} --wait"
+        raise Fault(hint, fault.code) from fault
     return operation
 
 

@@ -108,6 +108,8 @@ def _model_args(settings: EngineSettings, host_env: Mapping[str, str]) -> list[s
         args += ["--max-num-seqs", str(settings.max_num_seqs)]
     if tensor_parallel > 1:
         args += ["--tensor-parallel-size", str(tensor_parallel)]
+    if settings.tool_call_parser:
+        args += ["--enable-auto-tool-choice", "--tool-call-parser", settings.tool_call_parser]
     return args
 
 

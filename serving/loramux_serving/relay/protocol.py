@@ -6,17 +6,17 @@ are answered in the order in which they came.
 """
 
 import asyncio
-from enum import Enum, auto
 from typing import Any, ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from loramux_serving.relay.deadline import Awaits, Deadline
 from loramux_serving.relay.exchange import Exchange, RequestHead
 from loramux_serving.relay.framing import Framing, check_head
 from loramux_serving.relay.handler import Relay
-from loramux_serving.relay.refusal import Refusal, head_too_large, malformed, request_timeout
+from loramux_serving.relay.refusal import Refusal, head_too_large, malformed
 from loramux_serving.relay.request import ENDPOINTS
 
 LINGER_S = 2.0
@@ -27,14 +27,6 @@ MAX_PIPELINED = 16
 """Requests read ahead of the one that is answered. Reading on is how it is noticed that a caller has left."""
 
 _ROUTES = {path.encode(): path for path in ENDPOINTS}
-
-
-class _Awaits(Enum):
-    """What a caller has to send next."""
-
-    HEAD = auto()
-    REST_OF_HEAD = auto()
-    BODY = auto()
 
 
 def relay_protocol(relay: Relay) -> type[asyncio.Protocol]:
@@ -51,12 +43,10 @@ class RelayProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._limits = self.relay.settings
         self.timeout_keep_alive = self._limits.keep_alive_s  # type: ignore[assignment]
-        self._awaits = _Awaits.HEAD
+        self._awaits = Awaits.HEAD
         self._head_bytes = 0
         self._framing = Framing(None, False)
-        self._heard_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_for = _Awaits.HEAD
+        self._deadline = Deadline(self.loop, self._limits, excused=self._excused, overdue=self._overdue)
         self._stall_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
         self._refusal: Refusal | None = None
@@ -72,10 +62,10 @@ class RelayProtocol(HttpToolsProtocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._timer, self._stall_timer, self._linger_timer):
+        self._deadline.stop()
+        for timer in (self._stall_timer, self._linger_timer):
             if timer is not None:
                 timer.cancel()
-        self._timer = self._stall_timer = self._linger_timer = None
         self.pipeline.clear()
         if isinstance(self._current, Exchange):
             self._current.left()
@@ -107,7 +97,7 @@ class RelayProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._refuse(malformed(f"The request is not HTTP: {error}."))
             return
-        if self._awaits is _Awaits.REST_OF_HEAD:
+        if self._awaits is Awaits.REST_OF_HEAD:
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.max_head_bytes + HIGH_WATER_LIMIT:
                 self._refuse(head_too_large(self._limits.max_head_bytes))
@@ -130,7 +120,7 @@ class RelayProtocol(HttpToolsProtocol):
         if self._resuming:
             return
         super().on_message_begin()
-        self._awaits = _Awaits.REST_OF_HEAD
+        self._awaits = Awaits.REST_OF_HEAD
         self._head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
@@ -140,7 +130,7 @@ class RelayProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._resuming or self._awaits is _Awaits.BODY:
+        if self._resuming or self._awaits is Awaits.BODY:
             return  # trailers are read and dropped: what is no part of the checked head must not count as one
         self._head_bytes += len(name) + len(value) + 4
         super().on_header(name, value)
@@ -152,7 +142,7 @@ class RelayProtocol(HttpToolsProtocol):
         method = self.parser.get_method()
         version = self.parser.get_http_version()
         self._framing = check_head(method, version, self.headers, self._head_bytes, self._limits.max_head_bytes)
-        self._awaits = _Awaits.BODY
+        self._awaits = Awaits.BODY
         endpoint = self._endpoint() if method == b"POST" else None
         if endpoint is None:
             super().on_headers_complete()
@@ -189,7 +179,7 @@ class RelayProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return  # the body, if any, is still to come: see `_decline_upgrade`
-        self._awaits = _Awaits.HEAD
+        self._awaits = Awaits.HEAD
         cycle: Any = self.cycle
         if isinstance(cycle, Exchange):
             cycle.body_ended()
@@ -246,15 +236,15 @@ class RelayProtocol(HttpToolsProtocol):
         """Take nothing more of what the caller sends; answer when it is this request's turn, and close."""
         self._refusal = refusal
         cycle: Any = self.cycle
-        if self._awaits is not _Awaits.BODY:
+        if self._awaits is not Awaits.BODY:
             if not self._busy():
                 self._answer(refusal)
         elif isinstance(cycle, Exchange):
             cycle.refuse(refusal)
         elif cycle is not self._current:
             self.pipeline.popleft()
-        elif cycle is not None:
-            self._refuse_asgi(cycle, refusal)
+        else:
+            self._refuse_asgi(self.cycle, refusal)
 
     def _refuse_asgi(self, cycle: RequestResponseCycle, refusal: Refusal) -> None:
         if cycle.response_complete:
@@ -282,9 +272,7 @@ class RelayProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._deadline.stop()
         if not self.transport.can_write_eof():
             self.transport.close()
             return
@@ -295,44 +283,19 @@ class RelayProtocol(HttpToolsProtocol):
     # Time.
 
     def _watch(self) -> None:
-        """Have a timer for what the caller has to send next; none where it is the gateway's turn."""
-        awaits = self._awaits
-        if awaits is _Awaits.BODY:
-            self._heard_at = self.loop.time()
-        elif awaits is _Awaits.HEAD and self._busy():
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            return
-        if self._timer is not None:
-            if (self._timer_for is _Awaits.BODY) is (awaits is _Awaits.BODY):
-                return
-            self._timer.cancel()
-        limit_s = self._limits.body_timeout_s if awaits is _Awaits.BODY else self._limits.head_timeout_s
-        self._arm(limit_s)
+        if self._awaits is Awaits.HEAD and self._busy():
+            self._deadline.stop()
+        else:
+            self._deadline.watch(self._awaits)
 
-    def _arm(self, delay_s: float) -> None:
-        self._timer_for = self._awaits
-        self._timer = self.loop.call_later(delay_s, self._on_timer)
+    def _excused(self) -> bool:
+        return self.flow.read_paused or (self._awaits is not Awaits.BODY and self._busy())
 
-    def _on_timer(self) -> None:
-        self._timer = None
+    def _overdue(self, refusal: Refusal | None) -> None:
         if self.transport.is_closing() or self._refusal is not None:
             return
-        limits = self._limits
-        if self._awaits is _Awaits.BODY:
-            silent_s = self.loop.time() - self._heard_at
-            if self.flow.read_paused:
-                self._arm(limits.body_timeout_s)
-            elif silent_s < limits.body_timeout_s:
-                self._arm(limits.body_timeout_s - silent_s)
-            else:
-                self._refuse(request_timeout("body", limits.body_timeout_s))
-        elif self._busy():
-            if self._awaits is _Awaits.REST_OF_HEAD:
-                self._arm(limits.head_timeout_s)
-        elif self._awaits is _Awaits.REST_OF_HEAD:
-            self._refuse(request_timeout("head", limits.head_timeout_s))
+        if refusal is not None:
+            self._refuse(refusal)
         elif self.timeout_keep_alive_task is None:
             self.transport.close()
 

@@ -3,8 +3,7 @@
 vLLM loads this where `VLLM_PLUGINS` names `loramux` (`vllm/plugins/endpoint_plugins/interface.py`). It needs of vLLM,
 seen in 0.26 to 0.32: `state.openai_serving_models` with `lora_requests`, `lora_resolver_lock` and
 `load_lora_adapter`; the engine client's `add_lora`, `remove_lora`, `list_loras`, `collective_rpc`. Where one is
-missing,
-logs that and answers 404, and the gateway goes on with vLLM's own routes.
+missing, the plugin logs that and answers 404, and the gateway goes on with vLLM's own routes.
 
     GET    /loramux/v1/engine            what the engine can do
     GET    /loramux/v1/adapters          names that answer, and whether the engine holds their weights now
