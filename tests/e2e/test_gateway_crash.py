@@ -1,6 +1,7 @@
 """kill -9 of the gateway at any moment: what was acknowledged is there, what was not is finished or rolled back."""
 
 import random
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -8,9 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from tests.e2e.conftest import DEMO
-from tests.e2e.gateway import GatewayProcess
+from tests.e2e.gateway import COMMAND, GatewayProcess
 from tests.fixtures.vllm import RealVllm
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -146,10 +146,6 @@ def test_kill_during_upload_leaves_nothing(process: GatewayProcess) -> None:
 
 
 def test_a_second_gateway_on_the_same_home_is_refused(process: GatewayProcess) -> None:
-    import subprocess
-
-    from tests.e2e.gateway import COMMAND
-
     done = subprocess.run(
         [COMMAND, "serve", "--port", "0"],
         env={"PATH": "/usr/bin:/bin", "HOME": str(Path.home()), "LORAMUX_HOME": str(process.home)},

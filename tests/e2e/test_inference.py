@@ -8,7 +8,6 @@ import sys
 import httpx
 import openai
 import pytest
-
 from tests.e2e.gateway import GatewayProcess
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from tests.e2e.conftest import DEMO
 from tests.e2e.gateway import GatewayProcess
 from tests.fixtures.vllm import RealVllm
@@ -152,9 +151,8 @@ def test_delete_is_404_at_once_and_lets_requests_finish(gateway: GatewayProcess,
             assert time.monotonic() < deadline
             time.sleep(0.02)
         operation = gateway.admin("DELETE", "/adapters/leaving").json()["operation"]
-        gone = gateway.client().post(
-            "/v1/chat/completions", json={"model": "leaving", "messages": [{"role": "user", "content": "?"}]}
-        )
+        body = {"model": "leaving", "messages": [{"role": "user", "content": "?"}]}
+        gone = client.post("/v1/chat/completions", json=body)
         assert gone.status_code == 404
         thread.join(180)
     assert texts[0].startswith("Arr,")

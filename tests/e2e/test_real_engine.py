@@ -171,12 +171,14 @@ async def test_no_vllm_is_left_when_the_gateway_is_killed(vllm_base: Path) -> No
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    assert gateway.stderr is not None
-    assert await asyncio.wait_for(gateway.stderr.readline(), 300.0) == b"@ready\n"
-    engine = psutil.Process(gateway.pid).children(recursive=True)
-    assert len(engine) >= 4, "the leash, the API server, the engine core and its worker"
-    gateway.kill()
-    await gateway.wait()
+    try:
+        assert gateway.stderr is not None
+        assert await asyncio.wait_for(gateway.stderr.readline(), 300.0) == b"@ready\n"
+        engine = psutil.Process(gateway.pid).children(recursive=True)
+        assert len(engine) >= 4, "the leash, the API server, the engine core and its worker"
+    finally:
+        gateway.kill()
+        await gateway.wait()
 
     async with asyncio.timeout(10.0):
         while any(_runs(process) for process in engine):  # noqa: ASYNC110

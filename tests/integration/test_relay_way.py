@@ -6,6 +6,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import structlog
+import uvloop
 from tests.fakes.engine_server import WORDS, engine_server
 from tests.fakes.raw_http import ask, post, raw_caller
 from tests.fakes.relay_services import KEY, SHOP, gateway, until
@@ -13,6 +15,12 @@ from tests.fakes.relay_services import KEY, SHOP, gateway, until
 from loramux_adapters.errors import ArtifactError, EngineRejected, QueueFull, RateLimited
 
 TEXT = "".join(WORDS)
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The loop that the gateway runs on."""
+    return uvloop.EventLoopPolicy()
 
 
 def client(url: str) -> openai.AsyncOpenAI:
@@ -295,3 +303,35 @@ async def test_interim_answers_of_the_engine_are_passed_over():
     assert (answer.status, answer.body) == (200, b"{}")
     assert "link" not in answer.headers
     assert KEY not in str(engine.requests)
+
+
+async def test_one_log_line_for_each_request_and_no_prompt_in_it():
+    with structlog.testing.capture_logs() as lines:
+        async with engine_server() as engine, gateway(engine.url) as gate, raw_caller(gate.port) as caller:
+            caller.send(post(ask(user="secret"), headers={"X-Request-Id": "trace-1"}) + post(ask("nobody")))
+            assert (await caller.answer()).status == 200
+            assert (await caller.answer()).status == 404
+    told = [line for line in lines if line["event"] == "request"]
+    assert [(line["status"], line["outcome"]) for line in told] == [(200, "ok"), (404, "client_error")]
+    assert told[0]["request_id"] == "trace-1"
+    assert told[0]["adapter"] == "shop"
+    assert told[1]["error_code"] == "model_not_found"
+    assert "secret" not in str(lines)
+    assert "forty" not in str(lines)
+
+
+async def test_a_request_does_not_inherit_the_id_of_the_one_before_it():
+    seen: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(structlog.contextvars.get_contextvars())
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with engine_server() as engine, gateway(engine.url) as gate:
+        gate.server.config.loaded_app = app
+        async with raw_caller(gate.port) as caller:
+            caller.send(post(ask()) + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await caller.answer()).status == 200
+            assert (await caller.answer()).status == 204
+    assert seen == [{}]

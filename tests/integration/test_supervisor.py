@@ -279,11 +279,13 @@ async def test_nothing_is_left_when_the_gateway_is_killed(tmp_path: Path) -> Non
         stdout=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    assert gateway.stderr is not None
-    assert await asyncio.wait_for(gateway.stderr.readline(), 30.0) == b"@ready\n"
-    engine = [int(pid) for pid in pids.read_text().split()]
-    gateway.kill()
-    await gateway.wait()
+    try:
+        assert gateway.stderr is not None
+        assert await asyncio.wait_for(gateway.stderr.readline(), 30.0) == b"@ready\n"
+        engine = [int(pid) for pid in pids.read_text().split()]
+    finally:
+        gateway.kill()
+        await gateway.wait()
 
     await until(lambda: not any(_runs(pid) for pid in engine), 5.0)
 

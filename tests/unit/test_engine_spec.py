@@ -127,8 +127,10 @@ def test_plugins_of_the_user_are_kept(host: str | None, extra: str | None, expec
 
 
 def test_the_gateways_own_variables_are_not_handed_on() -> None:
-    made = plan(EngineSettings())
+    made = plan(EngineSettings(), {"VLLM_API_KEY": "secret", "HF_TOKEN": "for gated bases"})
 
+    assert "HF_TOKEN" in made.env
+    assert "VLLM_API_KEY" not in made.env
     assert not [name for name in made.env if name.startswith("LORAMUX_")]
     assert "secret" not in " ".join(made.argv)
 

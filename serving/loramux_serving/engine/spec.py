@@ -133,7 +133,10 @@ def _has_option(args: list[str], option: str) -> bool:
 def _environment(
     settings: EngineSettings, model_dir: str, replica_index: int, host_env: Mapping[str, str]
 ) -> dict[str, str]:
-    env = {name: value for name, value in host_env.items() if not name.startswith("LORAMUX_")}
+    # With VLLM_API_KEY, vLLM would turn the gateway away; it listens on loopback only.
+    env = {
+        name: value for name, value in host_env.items() if not name.startswith("LORAMUX_") and name != "VLLM_API_KEY"
+    }
     env |= {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_NO_USAGE_STATS": "1",

@@ -157,9 +157,10 @@ class EngineConnection(asyncio.Protocol):
         if self._stage < Stage.HEAD and self._head_bytes > MAX_HEAD_BYTES:
             self._fail(EngineFailed(f"The head of the engine's answer is larger than {MAX_HEAD_BYTES} bytes."))
             return
-        self._heard_at = self._loop.time()
-        if self._stage is Stage.BODY and self._limit_s != self._idle_s and not self._paused:
-            self._arm(self._idle_s)
+        if self._stage is Stage.BODY:
+            self._heard_at = self._loop.time()
+            if self._limit_s != self._idle_s and not self._paused:
+                self._arm(self._idle_s)
         self._deliver()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -257,7 +258,7 @@ class EngineConnection(asyncio.Protocol):
 
     def _on_timer(self) -> None:
         silent_s = self._loop.time() - self._heard_at
-        if silent_s < self._limit_s and self._stage is not Stage.SENT:
+        if silent_s < self._limit_s:
             self._timer = self._loop.call_later(self._limit_s - silent_s, self._on_timer)
             return
         what = "send the first byte of its answer" if self._stage < Stage.BODY else "go on with its answer"

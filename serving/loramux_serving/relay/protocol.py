@@ -6,9 +6,11 @@ are answered in the order in which they came.
 """
 
 import asyncio
+import contextvars
 from typing import Any, ClassVar, cast
 
 import httptools
+import structlog
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -18,6 +20,8 @@ from loramux_serving.relay.framing import Framing, check_head
 from loramux_serving.relay.handler import Relay
 from loramux_serving.relay.refusal import Refusal, head_too_large, malformed
 from loramux_serving.relay.request import ENDPOINTS
+
+_log = structlog.get_logger(__name__)
 
 LINGER_S = 2.0
 """How long a caller that is still sending is read from after its answer: were the connection closed on unread data,
@@ -59,6 +63,7 @@ class RelayProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._context = contextvars.copy_context()
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -133,7 +138,10 @@ class RelayProtocol(HttpToolsProtocol):
         if self._resuming or self._awaits is Awaits.BODY:
             return  # trailers are read and dropped: what is no part of the checked head must not count as one
         self._head_bytes += len(name) + len(value) + 4
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._resuming:
@@ -220,7 +228,8 @@ class RelayProtocol(HttpToolsProtocol):
                 self.transport.close()
             else:
                 self._linger()
-        self.on_response_complete()
+        # The next request's task must not inherit what this one has bound to its context.
+        self._context.run(self.on_response_complete)
 
     def on_response_complete(self) -> None:
         waiting = bool(self.pipeline)
@@ -258,6 +267,7 @@ class RelayProtocol(HttpToolsProtocol):
 
     def _answer(self, refusal: Refusal) -> None:
         self._unset_keepalive_if_required()
+        _log.info("request refused", status=refusal.status, error_code=refusal.code, reason=refusal.message)
         body = refusal.body()
         headers = b"".join([b"%b: %b\r\n" % header for header in self.default_headers])
         self.transport.write(
