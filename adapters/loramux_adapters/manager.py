@@ -5,9 +5,10 @@ gone and looks at the leases without a suspension in between, and a lease counts
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from loramux_adapters.errors import EngineError, EngineRejected, EngineUnavailable, LoramuxError
 from loramux_adapters.model import Resident, Target
@@ -47,8 +48,10 @@ class AdapterManager:
         self._moves = Moves(locate, pinned, clock, observer, room_timeout_s=room_timeout_s)
         self._shelves: dict[str, Shelf] = {}
         self._leases: dict[str, set[_Lease]] = {}
+        self._moving = asyncio.Lock()
+        """Held while something is kept staged everywhere until a pointer has moved."""
         self._held: list[Target] = []
-        """What is kept staged everywhere until a pointer has moved; a replica that joins meanwhile stages it too."""
+        """What is kept so; a replica that joins meanwhile stages it too."""
         self._released = Wakeup()
 
     async def close(self) -> None:
@@ -131,24 +134,33 @@ class AdapterManager:
         """`target` answers on every replica for the length of the block, on those that join during it too. A replica
         that fails and leaves is left out, as it is reconciled before it serves again. Raises what `lease` raises,
         and `EngineUnavailable` where no replica is left."""
+        await self._stage_once(target)
         held: dict[Shelf, Holding] = {}
-        self._held.append(target)
+        async with self._moving:
+            self._held.append(target)
+            try:
+                while joined := [shelf for shelf in self._shelves.values() if shelf not in held]:
+                    held |= {shelf: self._take(shelf, target) for shelf in joined}
+                    await _all_but_closed({shelf: self._moves.stage(shelf, held[shelf]) for shelf in joined})
+                if not self.staged_on(target.engine_name):
+                    raise EngineUnavailable("No engine is ready to take the adapter.", retry_after_s=5.0)
+                yield
+            finally:
+                self._held.remove(target)
+                for shelf, entry in held.items():
+                    self._let_go(shelf, entry)
+
+    async def _stage_once(self, target: Target) -> None:
+        """On every replica, without keeping it there: two that kept one each and waited for the other's would wait
+        for ever. So the slow part may be done for many at once, and `hold` keeps one at a time."""
+        await _all_but_closed({shelf: self._stage_on(shelf, target) for shelf in list(self._shelves.values())})
+
+    async def _stage_on(self, shelf: Shelf, target: Target) -> None:
+        entry = self._take(shelf, target)
         try:
-            while joined := [shelf for shelf in self._shelves.values() if shelf not in held]:
-                held |= {shelf: self._take(shelf, target) for shelf in joined}
-                results = await asyncio.gather(
-                    *(self._moves.stage(shelf, held[shelf]) for shelf in joined), return_exceptions=True
-                )
-                for shelf, result in zip(joined, results, strict=True):
-                    if isinstance(result, BaseException) and not (isinstance(result, EngineError) and shelf.closed):
-                        raise result
-            if not self.staged_on(target.engine_name):
-                raise EngineUnavailable("No engine is ready to take the adapter.", retry_after_s=5.0)
-            yield
+            await self._moves.stage(shelf, entry)
         finally:
-            self._held.remove(target)
-            for shelf, entry in held.items():
-                self._let_go(shelf, entry)
+            self._let_go(shelf, entry)
 
     # --- leaving ---
 
@@ -251,14 +263,11 @@ class AdapterManager:
             if target is None:
                 return
             tried.add(target.engine_name)
-            entry = self._take(shelf, target)
             try:
-                await self._moves.stage(shelf, entry)
+                await self._stage_on(shelf, target)
             except LoramuxError as error:
                 if isinstance(error, EngineError) and not isinstance(error, EngineRejected):
                     raise
-            finally:
-                self._let_go(shelf, entry)
 
     def detach(self, replica_id: str) -> None:
         """The replica is gone; what it held is forgotten. Requests on it may go on to their end."""
@@ -283,12 +292,17 @@ class AdapterManager:
             shelf.check_integrity()
         for name, leases in self._leases.items():
             assert leases, f"{name}: an empty set of leases"
-        counted = sum(entry.leases for shelf in self._shelves.values() for entry in shelf.holdings.values())
-        if not self._held and not any(shelf.closed for shelf in self._shelves.values()):
-            assert counted <= sum(map(len, self._leases.values())) + len(self._shelves), f"{counted} leases counted"
 
     def _shelf(self, replica_id: str) -> Shelf:
         shelf = self._shelves.get(replica_id)
         if shelf is None:
             raise EngineUnavailable(f"Replica {replica_id!r} is not in service.", retry_after_s=1.0)
         return shelf
+
+
+async def _all_but_closed(work: Mapping[Shelf, Coroutine[Any, Any, None]]) -> None:
+    """Do it on all at once. What fails on a replica that left meanwhile does not count."""
+    results = await asyncio.gather(*work.values(), return_exceptions=True)
+    for shelf, result in zip(work, results, strict=True):
+        if isinstance(result, BaseException) and not (isinstance(result, EngineError) and shelf.closed):
+            raise result

@@ -39,6 +39,7 @@ def create_app(services: Services, running: AbstractAsyncContextManager[None]) -
     app.add_exception_handler(LoramuxError, _loramux_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _fault)
     app.include_router(health.router)
     app.include_router(models.router)
     admin = APIRouter(prefix=_ADMIN, dependencies=[Depends(require_admin)])
@@ -63,6 +64,11 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     faults = "; ".join(f"{_place(fault['loc'])}: {fault['msg']}" for fault in error.errors())
     return _answer(request, RequestInvalid(f"The request is not valid: {faults}."))
+
+
+async def _fault(request: Request, error: Exception) -> JSONResponse:
+    """A fault of ours; the server logs it with its trace."""
+    return _answer(request, LoramuxError("The gateway failed; its log says where."))
 
 
 def _place(location: tuple[str | int, ...]) -> str:

@@ -90,7 +90,11 @@ def build(settings: Settings, base_dir: Path, base_name: str, database: Database
     pointers = Pointers(registry, manager, library, events)
     lifecycle = Lifecycle(registry, manager, library, pointers, ProgressBoard(), events, clock, metrics)
 
-    http = httpx.AsyncClient(timeout=settings.engine.load_timeout_s, limits=httpx.Limits(max_connections=64))
+    http = httpx.AsyncClient(
+        timeout=settings.engine.load_timeout_s,
+        limits=httpx.Limits(max_connections=64),
+        trust_env=False,  # a proxy of the environment is not for engines
+    )
     replicas = _replicas(settings, clock)
     fleet = Fleet(replicas, manager.staged_on)
     admission = FairAdmission(settings.admission, clock, ready_replicas=fleet.count_ready)

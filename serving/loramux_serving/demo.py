@@ -71,7 +71,8 @@ class Demo:
         snapshot = services.registry.snapshot
         names = sorted(snapshot.names)
         model = names[0] if names else snapshot.base.adapter
-        key = services.settings.home / "admin.key"
+        given = services.settings.admin_key is not None
+        key = "$LORAMUX_ADMIN_KEY" if given else f"$(cat {services.settings.home / 'admin.key'})"
         return "\n".join(
             (
                 "",
@@ -80,12 +81,12 @@ class Demo:
                 f"Gateway   {address}   (docs: {address}/docs)",
                 f"Base      {snapshot.base.adapter}",
                 f"Adapters  {', '.join(names) or 'none'}",
-                f"Key       {key}",
+                f"Key       {'LORAMUX_ADMIN_KEY' if given else services.settings.home / 'admin.key'}",
                 "",
                 "Try, in another terminal:",
                 "  .venv/bin/loramux try",
                 "  .venv/bin/loramux adapters list",
-                f'  curl {address}/v1/chat/completions -H "Authorization: Bearer $(cat {key})" \\',
+                f'  curl {address}/v1/chat/completions -H "Authorization: Bearer {key}" \\',
                 '       -H "Content-Type: application/json" \\',
                 f"""       -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'""",
                 "",

@@ -1,8 +1,10 @@
 """The gateway as a process: settings in, exit at the end of its life."""
 
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import structlog
@@ -33,9 +35,9 @@ def run(settings: Settings, demo_dir: Path | None = None) -> None:
         settings = demo.allowed(settings)
     with Home(settings.home).held(), _listening(settings) as listener:
         base_dir, base_name = _located(settings)
-        with closing(Database(settings.database_url)) as database:
+        with closing(Database(settings.database_url)) as database, database.claimed():
             services, gateway = build(settings, base_dir, base_name, database)
-            address = "http://{}:{}".format(*listener.getsockname()[:2])
+            address = _address(listener)
 
             @asynccontextmanager
             async def running() -> AsyncIterator[None]:
@@ -57,7 +59,9 @@ def run(settings: Settings, demo_dir: Path | None = None) -> None:
             )
             server = uvicorn.Server(config)
             _log.info("gateway starts", address=address, base=base_name, home=str(settings.home))
-            with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it has shut down
+            # uvicorn raises the signal again when it has shut down; SIGTERM's own way would end us in mid-air.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            with suppress(KeyboardInterrupt):
                 server.run(sockets=[listener])
             if not server.started:
                 raise SettingsInvalid("The gateway could not start; its log says why.")
@@ -76,6 +80,14 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
                 f"{settings.host}:{settings.port} can not be listened on: {error.strerror or error}."
             ) from error
         yield listener
+
+
+def _address(listener: socket.socket) -> str:
+    """Where callers on this machine reach it."""
+    host, port = listener.getsockname()[:2]
+    if ip_address(host).is_unspecified:
+        host = "::1" if ":" in host else "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _located(settings: Settings) -> tuple[Path, str]:

@@ -135,7 +135,7 @@ class RegistrySettings(_Section):
     database_url: str = ""
     """SQLAlchemy address of the registry. Empty: SQLite under `home`."""
     drain_timeout_s: float = Field(600.0, gt=0)
-    """Longest wait for requests on a version that is being replaced or deleted; then its weights go anyway."""
+    """Longest wait for requests on a version that is being deleted; then they are ended."""
     idle_evict_s: float = Field(60.0, ge=0)
     """A version that is not live, but was called by its number, leaves the engine after this idle time."""
 

@@ -48,7 +48,7 @@ class UploadDesk:
 
     def open(self, keep: Collection[str]) -> None:
         """Make the directory; remove what a crash left, but not the sources in `keep`."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in self._directory.iterdir():
             if f"upload:{path.name}" not in keep:
                 _remove(path)

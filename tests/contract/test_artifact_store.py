@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.fakes.adapter_files import CONFIG, WEIGHTS, write_adapter, write_files
-from tests.fakes.adapter_files import tiny_base as base_of
 
 from loramux_adapters.artifacts.disk import DiskStore
 from loramux_adapters.errors import StorageFull
 from loramux_adapters.model import Artifact
 from loramux_adapters.ports import ArtifactStore
+from tests.fakes.adapter_files import CONFIG, WEIGHTS, write_adapter, write_files
+from tests.fakes.adapter_files import tiny_base as base_of
 
 Opener = Callable[[Path, int], ArtifactStore]
 """Opens the store at a root with a capacity; called again, it is a restart."""

@@ -1,10 +1,10 @@
 """What every `ports.Clock` does, the fake one too."""
 
 import pytest
-from tests.fakes.clock import FakeClock
 
 from loramux_adapters.clock import SystemClock
 from loramux_adapters.ports import Clock
+from tests.fakes.clock import FakeClock
 
 
 @pytest.fixture(params=[SystemClock, FakeClock])

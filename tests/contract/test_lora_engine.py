@@ -12,15 +12,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.fakes import vllm_server
-from tests.fakes.lora_engine import FakeEngine
-from tests.fixtures.vllm import RealVllm, random_adapter
 
 from loramux_adapters.errors import EngineRejected, EngineUnavailable
 from loramux_adapters.model import Capabilities, Tier
 from loramux_adapters.ports import LoraEngine
 from loramux_serving.engine.client import VllmEngine
 from loramux_serving.engine.process import free_port
+from tests.fakes import vllm_server
+from tests.fakes.lora_engine import FakeEngine
+from tests.fixtures.vllm import RealVllm, random_adapter
 
 ASSUMED = Capabilities(dynamic_lora=True, max_loras=4, max_cpu_loras=8, max_lora_rank=16, evict=False)
 NAMES = ("poet@0123456789ab", "poet@ba9876543210", "law.v2-x_y@00ff00ff00ff")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.e2e.gateway import GatewayProcess
 from tests.fixtures.vllm import RealVllm
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from tests.e2e.conftest import DEMO
 from tests.e2e.gateway import COMMAND, GatewayProcess
 from tests.fixtures.vllm import RealVllm

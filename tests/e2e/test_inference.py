@@ -8,6 +8,7 @@ import sys
 import httpx
 import openai
 import pytest
+
 from tests.e2e.gateway import GatewayProcess
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]

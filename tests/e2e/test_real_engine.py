@@ -13,11 +13,11 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from tests.fixtures.vllm import ASSUMED, RealVllm, random_adapter
 
 from loramux_adapters.errors import EngineRejected
 from loramux_adapters.model import Tier
 from loramux_serving.engine.client import VllmEngine
+from tests.fixtures.vllm import ASSUMED, RealVllm, random_adapter
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 NAME = "poet@0123456789ab"

@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fakes.clock import FakeClock
-from tests.fakes.lora_engine import FakeEngine
-from tests.fakes.tier_observer import FakeObserver
-
 from loramux_adapters.errors import EngineTimeout, SourceNotFound
 from loramux_adapters.manager import AdapterManager
 from loramux_adapters.model import Capabilities, Target
+from tests.fakes.clock import FakeClock
+from tests.fakes.lora_engine import FakeEngine
+from tests.fakes.tier_observer import FakeObserver
 
 
 class GatedEngine(FakeEngine):

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub.utils._http import close_session
-from tests.fakes.adapter_files import WEIGHTS, adapter_files, tiny_base
-from tests.fakes.hub_server import SHA, HubServer, hub_server
 
 from loramux_adapters.artifacts.hub import HubSource
 from loramux_adapters.artifacts.limits import ArchiveLimits
@@ -23,6 +21,8 @@ from loramux_adapters.errors import (
     SourceTooLarge,
     SourceUnavailable,
 )
+from tests.fakes.adapter_files import WEIGHTS, adapter_files, tiny_base
+from tests.fakes.hub_server import SHA, HubServer, hub_server
 
 MIB = 1 << 20
 LIMITS = ArchiveLimits(max_archive_bytes=MIB, max_unpacked_bytes=MIB, max_files=4, max_ratio=200)

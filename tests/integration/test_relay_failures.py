@@ -7,20 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-import uvloop
+
 from tests.fakes.engine_server import WORDS, Behaviour, EngineServer, engine_server
 from tests.fakes.raw_http import RawCaller, ask, post, raw_caller
 from tests.fakes.relay_services import Gateway, gateway, until
 
 SHORT = {"first_byte_timeout_s": 0.3, "idle_timeout_s": 0.3, "connect_timeout_s": 0.3}
-
-
-@pytest.fixture(
-    scope="module", params=[uvloop.EventLoopPolicy, asyncio.DefaultEventLoopPolicy], ids=["uvloop", "asyncio"]
-)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """Both loops: they differ in how a connection ends."""
-    return request.param()
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
-import uvloop
+
 from tests.fakes.engine_server import WORDS, engine_server
 from tests.fakes.raw_http import RawCaller, ask, post, raw_caller
 from tests.fakes.relay_services import gateway, until
@@ -12,12 +12,6 @@ from tests.fakes.relay_services import gateway, until
 HOT = b"/v1/chat/completions"
 BODY = b'{"model":"shop","messages":[]}'
 SMUGGLED = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
-
-
-@pytest.fixture(scope="module")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """The loop that the gateway runs on."""
-    return uvloop.EventLoopPolicy()
 
 
 def head(*lines: bytes, path: bytes = HOT, version: bytes = b"1.1") -> bytes:

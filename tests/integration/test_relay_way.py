@@ -7,20 +7,13 @@ import httpx
 import openai
 import pytest
 import structlog
-import uvloop
+
+from loramux_adapters.errors import ArtifactError, EngineRejected, QueueFull, RateLimited
 from tests.fakes.engine_server import WORDS, engine_server
 from tests.fakes.raw_http import ask, post, raw_caller
 from tests.fakes.relay_services import KEY, SHOP, gateway, until
 
-from loramux_adapters.errors import ArtifactError, EngineRejected, QueueFull, RateLimited
-
 TEXT = "".join(WORDS)
-
-
-@pytest.fixture(scope="module")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """The loop that the gateway runs on."""
-    return uvloop.EventLoopPolicy()
 
 
 def client(url: str) -> openai.AsyncOpenAI:

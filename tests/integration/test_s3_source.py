@@ -13,7 +13,6 @@ import boto3
 import httpx
 import pytest
 from moto.server import ThreadedMotoServer
-from tests.fakes.adapter_files import CONFIG, WEIGHTS, adapter_files, tar_bytes, tiny_base, zip_bytes
 
 from loramux_adapters.artifacts.limits import ArchiveLimits
 from loramux_adapters.artifacts.s3 import S3Source
@@ -26,6 +25,7 @@ from loramux_adapters.errors import (
     SourceTooLarge,
     SourceUnavailable,
 )
+from tests.fakes.adapter_files import CONFIG, WEIGHTS, adapter_files, tar_bytes, tiny_base, zip_bytes
 
 # moto and botocore, not this code, use what their own dependencies have deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(moto|botocore|werkzeug).*")

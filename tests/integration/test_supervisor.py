@@ -14,7 +14,6 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from tests.fakes import vllm_server
 
 from loramux_adapters.clock import SystemClock
 from loramux_adapters.errors import EngineTimeout
@@ -27,6 +26,7 @@ from loramux_serving.engine.process import free_port
 from loramux_serving.engine.replica import EngineReplica, ReplicaState
 from loramux_serving.engine.spec import LaunchPlan
 from loramux_serving.engine.supervisor import Patience, Supervisor
+from tests.fakes import vllm_server
 
 ASSUMED = Capabilities(dynamic_lora=True, max_loras=8, max_cpu_loras=32, max_lora_rank=16, evict=False)
 PATIENCE = Patience(start_timeout_s=20.0, restart_backoff_s=0.05, restart_backoff_max_s=0.2)

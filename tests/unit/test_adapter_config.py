@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fakes.adapter_files import CONFIG, adapter_files, tiny_base, write_adapter, write_files
 
 from loramux_adapters.errors import ArtifactError, ConfigInvalid, OptionUnsupported
 from loramux_adapters.model import AdapterInfo
 from loramux_adapters.validate import validate
+from tests.fakes.adapter_files import CONFIG, adapter_files, tiny_base, write_adapter, write_files
 
 BASE = tiny_base()
 

@@ -2,13 +2,13 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from tests.fakes.clock import FakeClock
 
 from loramux_adapters.errors import AdmissionError, QueueFull, QueueTimeout, RateLimited
 from loramux_adapters.model import Role
 from loramux_serving.admission import AdapterLoad, FairAdmission
 from loramux_serving.relay.ports import Admission, Principal
 from loramux_serving.settings import AdmissionSettings
+from tests.fakes.clock import FakeClock
 
 APP = Principal("k", "app", Role.INFERENCE)
 

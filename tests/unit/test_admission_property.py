@@ -5,13 +5,13 @@ import asyncio
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from tests.fakes.clock import FakeClock
 
 from loramux_adapters.errors import QueueFull, QueueTimeout
 from loramux_adapters.model import Role
 from loramux_serving.admission import FairAdmission
 from loramux_serving.relay.ports import Principal
 from loramux_serving.settings import AdmissionSettings
+from tests.fakes.clock import FakeClock
 
 APP = Principal("k", "app", Role.INFERENCE)
 SETTINGS = AdmissionSettings(

@@ -11,18 +11,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fakes.adapter_files import (
-    CONFIG,
-    WEIGHTS,
-    adapter_files,
-    tar_bytes,
-    tar_file,
-    tar_members,
-    tar_special,
-    tiny_base,
-    zip_bytes,
-    zip_members,
-)
 
 from loramux_adapters.artifacts.archive import extract
 from loramux_adapters.artifacts.limits import ArchiveLimits
@@ -34,6 +22,18 @@ from loramux_adapters.errors import (
     ConfigInvalid,
     LoramuxError,
     SourceTooLarge,
+)
+from tests.fakes.adapter_files import (
+    CONFIG,
+    WEIGHTS,
+    adapter_files,
+    tar_bytes,
+    tar_file,
+    tar_members,
+    tar_special,
+    tiny_base,
+    zip_bytes,
+    zip_members,
 )
 
 MIB = 1 << 20

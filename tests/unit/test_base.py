@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.fakes.adapter_files import safetensors_bytes
 
 from loramux_adapters.base import describe_base
 from loramux_adapters.errors import EngineConfigInvalid
+from tests.fakes.adapter_files import safetensors_bytes
 
 Q = "model.layers.0.self_attn.q_proj.weight"
 DOWN = "model.layers.0.mlp.down_proj.weight"

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.fakes.admin_server import KEY, AdminServer, adapter, version
 from typer.testing import CliRunner, Result
 
 from loramux_serving.api.admin import views
@@ -23,6 +22,7 @@ from loramux_serving.cli.root import global_first
 from loramux_serving.cli.session import admin_key, default_url
 from loramux_serving.cli.trial import plan_of
 from loramux_serving.cli.units import ago, places, size
+from tests.fakes.admin_server import KEY, AdminServer, adapter, version
 
 Run = Callable[..., Result]
 

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.fakes.adapter_files import CONFIG, WEIGHTS, tiny_base, write_adapter, write_files
 
 from loramux_adapters.artifacts.disk import MANIFEST_FILE, DiskStore
 from loramux_adapters.artifacts.filesystem import storage_errors
 from loramux_adapters.errors import ConfigInvalid, StorageFailed, StorageFull, WeightsMissing
 from loramux_adapters.model import Artifact
+from tests.fakes.adapter_files import CONFIG, WEIGHTS, tiny_base, write_adapter, write_files
 
 BASE = tiny_base()
 

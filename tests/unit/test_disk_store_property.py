@@ -6,10 +6,10 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from tests.fakes.adapter_files import WEIGHTS, tiny_base, write_adapter
 
 from loramux_adapters.artifacts.disk import DiskStore
 from loramux_adapters.errors import StorageFull
+from tests.fakes.adapter_files import WEIGHTS, tiny_base, write_adapter
 
 BASE = tiny_base()
 

@@ -1,10 +1,10 @@
 import pytest
-from tests.fakes.clock import FakeClock
 
 from loramux_adapters.errors import EngineUnavailable, ReplicaNotFound
 from loramux_adapters.model import Target
 from loramux_serving.engine.fleet import Fleet
 from loramux_serving.engine.replica import EngineReplica, ReplicaState
+from tests.fakes.clock import FakeClock
 
 BASE = Target("base", "base")
 ADAPTER = Target("poet", "poet@0123456789ab", 1, "0" * 64)

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
-from tests.fakes.manager_bench import Bench, GatedEngine, Request, able, settle, target, until
 
 from loramux_adapters.errors import (
     EngineFailed,
@@ -17,6 +16,7 @@ from loramux_adapters.errors import (
     SourceNotFound,
 )
 from loramux_adapters.model import Target, Tier
+from tests.fakes.manager_bench import Bench, GatedEngine, Request, able, settle, target, until
 
 A, B, C, D = (target(name) for name in "abcd")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.fakes.lora_engine import FakeEngine
-from tests.fakes.manager_bench import Bench, able, target
 
 from loramux_adapters.errors import EngineError, EngineRejected, EngineTimeout, LoramuxError, QueueTimeout
 from loramux_adapters.model import Target
+from tests.fakes.lora_engine import FakeEngine
+from tests.fakes.manager_bench import Bench, able, target
 
 REPLICAS = ("one", "two")
 TARGETS = tuple(target(name) for name in "abcdef")
@@ -88,6 +88,7 @@ class Schedule:
         self.tasks: list[asyncio.Task[None]] = []
         self.places = places
         self.attaching: set[str] = set()
+        self.crashes = dict.fromkeys(REPLICAS, 0)
 
     async def run(self, steps: list[tuple[str, Target, str, int]]) -> None:
         for name in REPLICAS:
@@ -125,6 +126,7 @@ class Schedule:
         elif kind == "sweep":
             self._begin(manager.sweep(frozenset, float(number)))
         elif kind == "crash":
+            self.crashes[replica] += 1
             manager.detach(replica)
             self.engines[replica].restart()
             self.engines[replica].up = False
@@ -161,8 +163,9 @@ class Schedule:
         engine = self.engines[replica]
         try:
             async with self.bench.manager.lease(wanted, replica):
+                process = self.crashes[replica]
                 for _ in range(turns):
-                    if not (engine.up and replica in self.bench.manager.replicas):
+                    if self.crashes[replica] != process or not engine.up:
                         return  # it died, and the request with it
                     assert wanted.engine_name in engine.held, "taken away under a request"
                     assert wanted.engine_name not in engine.busy, "moved under a request"

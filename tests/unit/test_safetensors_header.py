@@ -8,10 +8,10 @@ import pytest
 import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fakes.adapter_files import raw_safetensors, safetensors_bytes
 
 from loramux_adapters.errors import WeightsCorrupt
 from loramux_adapters.safetensors_header import TensorSpec, header_length, parse_header, read_header
+from tests.fakes.adapter_files import raw_safetensors, safetensors_bytes
 
 GOOD = {
     "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},

@@ -4,16 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.fakes.adapter_files import (
-    CONFIG,
-    WEIGHTS,
-    adapter_files,
-    tar_bytes,
-    tiny_base,
-    write_adapter,
-    write_files,
-    zip_bytes,
-)
 
 from loramux_adapters.artifacts.limits import ArchiveLimits
 from loramux_adapters.artifacts.local import LocalSource
@@ -30,6 +20,16 @@ from loramux_adapters.errors import (
 )
 from loramux_adapters.ports import ArtifactSource, Progress
 from loramux_adapters.validate import validate
+from tests.fakes.adapter_files import (
+    CONFIG,
+    WEIGHTS,
+    adapter_files,
+    tar_bytes,
+    tiny_base,
+    write_adapter,
+    write_files,
+    zip_bytes,
+)
 
 MIB = 1 << 20
 LIMITS = ArchiveLimits(max_archive_bytes=MIB, max_unpacked_bytes=MIB, max_files=8, max_ratio=200)

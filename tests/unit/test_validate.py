@@ -5,16 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fakes.adapter_files import (
-    CONFIG,
-    WEIGHTS,
-    Tensors,
-    adapter_files,
-    safetensors_bytes,
-    tiny_base,
-    write_adapter,
-    write_files,
-)
 
 from loramux_adapters.errors import (
     ArtifactError,
@@ -30,6 +20,16 @@ from loramux_adapters.errors import (
 )
 from loramux_adapters.model import AdapterInfo, BaseModel
 from loramux_adapters.validate import validate
+from tests.fakes.adapter_files import (
+    CONFIG,
+    WEIGHTS,
+    Tensors,
+    adapter_files,
+    safetensors_bytes,
+    tiny_base,
+    write_adapter,
+    write_files,
+)
 
 BASE = tiny_base()
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"

@@ -10,13 +10,15 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, text, update
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from loramux_adapters.errors import SettingsInvalid, StorageFailed, StorageFull
 from loramux_adapters.store import tables
 
+_ADVISORY_LOCK = 0x6C6F7261
+"""Any number that nobody else locks in the same database."""
 _BUSY_TIMEOUT_S = 30.0
 _READ_ONLY = "loramux_read_only"
 _MIGRATION_LOCK = 0x6C6F7261
@@ -43,6 +45,19 @@ class Database:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep the registry from a second gateway, whose snapshot would not hear of our changes. For SQLite the home
+        is held instead. Raises `SettingsInvalid` where another gateway has it."""
+        if self._engine.dialect.name != "postgresql":
+            yield
+            return
+        with _translated(), self._engine.connect() as connection:
+            if not connection.execute(select(func.pg_try_advisory_lock(_ADVISORY_LOCK))).scalar_one():
+                raise SettingsInvalid("Another gateway uses this registry.database_url; give each one its own.")
+            connection.commit()
+            yield
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

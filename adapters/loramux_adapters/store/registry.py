@@ -53,10 +53,11 @@ class SqlRegistryStore:
         self._database = database
 
     def state(self) -> RegistryState:
+        oldest_first = select(adapters).order_by(adapters.c.created_at, adapters.c.name)
         with self._database.reading() as connection:
             return RegistryState(
                 generation=connection.execute(select(generation.c.value)).scalar_one(),
-                adapters={row.name: adapter_of(row) for row in connection.execute(select(adapters))},
+                adapters={row.name: adapter_of(row) for row in connection.execute(oldest_first)},
                 versions={(row.adapter, row.number): version_of(row) for row in connection.execute(select(versions))},
                 aliases={row.name: alias_of(row) for row in connection.execute(select(aliases))},
             )

@@ -23,7 +23,7 @@ async def list_models(services: ServicesDep, principal: PrincipalDep) -> dict[st
     }
 
 
-@router.get("/models/{name}")
+@router.get("/models/{name:path}")
 async def describe_model(services: ServicesDep, principal: PrincipalDep, name: str) -> dict[str, Any]:
     target = services.registry.resolve(name, sticky="")
     services.keyring.require_adapter(principal, target.adapter)

@@ -61,7 +61,7 @@ async def describe_adapter(services: ServicesDep, name: str) -> AdapterView:
 async def add_adapter(services: ServicesDep, body: AddAdapter, response: Response) -> Accepted | AdapterView:
     """202 with an operation, or with `wait` 201 when the adapter answers, or the error that it failed with."""
     _, _, operation = await services.registry.add(
-        body.name, body.source, base=body.base, promote=body.promote, pin=body.pin
+        body.name, body.source, base=body.base, promote=body.promote, pin=Tier(body.pin) if body.pin else None
     )
     return await _accept(services, operation, response, wait=body.wait)
 

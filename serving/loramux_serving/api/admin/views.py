@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from loramux_adapters.model import Adapter, Alias, ApiKey, Failure, Operation, Role, Tier, Version
+from loramux_adapters.model import Adapter, Alias, ApiKey, Failure, Operation, Role, Version
 from loramux_serving.engine.replica import ReplicaStatus
 
 Weight = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -21,7 +21,7 @@ class AddAdapter(_Heard):
     name: str
     source: str
     base: str | None = None
-    pin: Tier | None = None
+    pin: Literal["gpu", "cpu", "disk"] | None = None
     promote: bool = True
     wait: bool = False
 
@@ -61,13 +61,14 @@ class SetAlias(_Heard):
 
 
 class CreateKey(_Heard):
-    """`adapters` are shell-style patterns of names, the base's among them; empty: all."""
+    """`adapters` are shell-style patterns of names, the base's among them; empty: all. A limit of null takes the
+    gateway's default, 0 means no limit."""
 
     name: str = Field(min_length=1, max_length=128)
     role: Role = Role.INFERENCE
     adapters: list[str] = []
-    requests_per_minute: int | None = Field(None, ge=1)
-    tokens_per_minute: int | None = Field(None, ge=1)
+    requests_per_minute: int | None = Field(None, ge=0)
+    tokens_per_minute: int | None = Field(None, ge=0)
 
 
 class FailureView(BaseModel):
