@@ -138,11 +138,18 @@ class Lifecycle:
                 ended = replace(operation, state=OperationState.SUCCEEDED)
             self._announce(ended)
             if run.source is not None:
-                await self._library.forget(run.source)
-        except (LoramuxError, OSError) as error:
-            log.error("an operation left something behind", kind=operation.kind, reason=str(error))
+                await self._forget(run.source)
+        except LoramuxError as error:
+            log.error("a failure could not be kept", kind=operation.kind, reason=error.message)
         finally:
             self._progress.forget(operation.id)
+
+    async def _forget(self, source: str) -> None:
+        """What was sent to us stays on the disk at worst: no reason for an operation to fail."""
+        try:
+            await self._library.forget(source)
+        except LoramuxError as error:
+            _log.warning("a source was not forgotten", source=source, reason=error.message)
 
     def _announce(self, ended: Operation) -> None:
         _log.info("operation ended", operation=ended.id, adapter=ended.adapter, kind=ended.kind, state=ended.state)
@@ -299,7 +306,7 @@ class Lifecycle:
         for digest in {version.digest for version in leaving if version.digest}:
             await self._library.remove(digest, partial(self._content_shared, digest, keys))
         for source in {version.source for version in leaving}:
-            await self._library.forget(source)
+            await self._forget(source)
 
     def _name_shared(self, engine_name: str, leaving: frozenset[tuple[str, int]]) -> bool:
         """Whether a version that stays or arrives has the same engine name."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.gateway import GatewayProcess
+from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.vllm import RealVllm
 
 DEMO = Path(__file__).parents[2] / "deploy" / "demo"

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import DEMO
-from tests.e2e.gateway import GatewayProcess
+from tests.fixtures.gateway import GatewayProcess
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import DEMO
-from tests.e2e.gateway import COMMAND, GatewayProcess
+from tests.fixtures.gateway import COMMAND, GatewayProcess
 from tests.fixtures.vllm import RealVllm
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.gateway import GatewayProcess
+from tests.fixtures.gateway import GatewayProcess
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 

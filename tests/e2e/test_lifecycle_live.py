@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import DEMO
-from tests.e2e.gateway import GatewayProcess
+from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.vllm import RealVllm
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
