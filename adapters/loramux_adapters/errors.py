@@ -45,6 +45,7 @@
     │   ├── EngineTimeout           engine_timeout           (retryable)
     │   ├── EngineRejected          engine_rejected          the engine refused an adapter
     │   ├── EngineFailed            engine_failed            (retryable) it closed or answered rubbish mid-request
+    │   │   └── AdapterLost         adapter_lost             (retryable) it forgot an adapter that it had
     │   └── EngineConfigInvalid     engine_config_invalid    a spec from which no engine can be started
     ├── AdmissionError
     │   ├── RateLimited             rate_limited             (retryable) a key's or adapter's limit
@@ -259,6 +260,10 @@ class EngineRejected(EngineError):
 class EngineFailed(EngineError):
     code = "engine_failed"
     retryable = True
+
+
+class AdapterLost(EngineFailed):
+    code = "adapter_lost"
 
 
 class EngineConfigInvalid(EngineError):

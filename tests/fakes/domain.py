@@ -12,7 +12,7 @@ from loramux_adapters.artifacts.local import LocalSource
 from loramux_adapters.artifacts.sources import Sources
 from loramux_adapters.artifacts.upload import UploadSource
 from loramux_adapters.errors import StorageFailed
-from loramux_adapters.events import Event, EventLog
+from loramux_adapters.events import EventLog
 from loramux_adapters.library import Library
 from loramux_adapters.lifecycle import Lifecycle
 from loramux_adapters.manager import AdapterManager
@@ -34,11 +34,12 @@ _READS = frozenset({"state", "operation", "unfinished_operations", "rollback_tar
 
 
 class CrashingStore:
-    """A `ports.RegistryStore` that dies at the write number `crash_at`, before it is done or after, and does not
-    answer from then on. `crashed` is set, from whatever thread, when it does."""
+    """A `ports.RegistryStore` that fails at the write number `crash_at`, before it is done or after, and, unless it
+    `recovers`, does not answer from then on. `crashed` is set, from whatever thread, when it does."""
 
-    def __init__(self, store: RegistryStore, crash_at: int | None, *, after: bool) -> None:
+    def __init__(self, store: RegistryStore, crash_at: int | None, *, after: bool, recovers: bool = False) -> None:
         self._store = store
+        self._recovers = recovers
         self._crash_at = crash_at
         self._after = after
         self._lock = threading.Lock()
@@ -61,7 +62,7 @@ class CrashingStore:
                     result = method(*args, **kwargs)
                 self.writes.append(name)
                 if last:
-                    self._dead = True
+                    self._dead = not self._recovers
                     self._loop.call_soon_threadsafe(self.crashed.set)
                     raise StorageFailed("crashed")
                 return result
@@ -73,7 +74,13 @@ class Domain:
     """One gateway's domain over the state in `home`, which outlives it. `close` stops it as a shutdown does."""
 
     def __init__(
-        self, home: Path, engines: Sequence[FakeEngine], *, crash_at: int | None = None, crash_after: bool = False
+        self,
+        home: Path,
+        engines: Sequence[FakeEngine],
+        *,
+        crash_at: int | None = None,
+        crash_after: bool = False,
+        recovers: bool = False,
     ) -> None:
         for name in ("sources", "uploads"):
             (home / name).mkdir(parents=True, exist_ok=True)
@@ -83,7 +90,7 @@ class Domain:
         self.events = EventLog(self.clock)
         self.observer = FakeObserver()
         self.database = Database(f"sqlite:///{home}/registry.db")
-        self.store: Any = CrashingStore(SqlRegistryStore(self.database), crash_at, after=crash_after)
+        self.store: Any = CrashingStore(SqlRegistryStore(self.database), crash_at, after=crash_after, recovers=recovers)
         source = Sources(
             {"file": LocalSource([home / "sources"], LIMITS), "upload": UploadSource(home / "uploads", LIMITS)}
         )
@@ -117,7 +124,6 @@ class Domain:
             self.clock,
             self.observer,
         )
-        self.heard: list[Event] = []
 
     async def start(self) -> None:
         await self.registry.open()

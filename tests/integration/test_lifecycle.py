@@ -466,3 +466,29 @@ async def test_a_crash_at_every_write(tmp_path: Path, after: bool) -> None:
         assert fresh.state is SUCCEEDED
         again.check()
         await again.close()
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_a_database_that_fails_once(tmp_path: Path, after: bool) -> None:
+    """Wherever it does, the operation ends, as what is in the registry says; what became live is not taken away."""
+    states = set()
+    for crash_at in range(8, 13):  # the writes of the update, after those of the first version and its own row
+        domain = Domain(
+            tmp_path / str(crash_at), engines("one", "two"), crash_at=crash_at, crash_after=after, recovers=True
+        )
+        await domain.start()
+        await domain.add("tone", domain.source("a"))
+        _, operation = await domain.registry.update("tone", domain.source("b", seed=1), promote=True)
+        async with domain.events.subscribe() as events, asyncio.timeout(20):
+            ended = await domain.finish(operation)
+            while not (event := await anext(events)).type.startswith("operation."):
+                pass
+        assert event.type == f"operation.{ended.state}"
+        version = domain.registry.snapshot.state.versions["tone", 2]
+        assert version.state == ("ready" if ended.state is SUCCEEDED else "failed")
+        assert live(domain) == (2 if ended.state is SUCCEEDED else 1)
+        await settle()
+        domain.check()
+        states.add(ended.state)
+        await domain.close()
+    assert states == ({SUCCEEDED, FAILED} if after else {FAILED})

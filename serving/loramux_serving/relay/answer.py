@@ -1,8 +1,8 @@
 """The engine's answer on its way to the caller: a stream as it comes, a document whole."""
 
-import asyncio
+from time import perf_counter
 
-from loramux_adapters.errors import EngineError, EngineFailed
+from loramux_adapters.errors import AdapterLost, EngineError, EngineFailed
 from loramux_serving.http_errors import openai_body
 from loramux_serving.relay.engine_connection import EngineConnection, Stage
 from loramux_serving.relay.exchange import Exchange
@@ -30,7 +30,6 @@ async def pass_stream(
     """Pass a stream on as it comes. The head waits for the first bytes of the body: until then nothing was sent, and
     the request can be tried elsewhere; an engine that fails so early raises `EngineFailed` or `EngineTimeout`. One
     that fails later ends the stream with an error frame."""
-    loop = asyncio.get_running_loop()
     await reply.reach(Stage.BODY)
     if ENGINE_DEAD in reply.peek():
         raise EngineFailed("The engine has died.")
@@ -38,7 +37,7 @@ async def pass_stream(
     def take(data: bytes) -> None:
         frames = scanner.feed(data)
         if story.ttft_s is None and scanner.tokens_seen:
-            story.token_seen(loop.time())
+            story.token_seen(perf_counter())
         exchange.write(frames)
 
     exchange.start(reply.status, headers)
@@ -67,7 +66,7 @@ async def pass_document(
     missing: bytes | None,
 ) -> None:
     """Pass a document on, whole and with its length, or in chunks where it is large. `missing` is a model name: a 404
-    that says that it does not exist raises `EngineFailed`, as does an engine that fails while nothing was sent. One
+    that says that it does not exist raises `AdapterLost`, an engine that fails while nothing was sent `EngineFailed`. One
     that fails later breaks the connection, so that the caller does not take the part for the whole."""
     document = _Document(reply, exchange, headers, renaming)
     try:
@@ -107,14 +106,15 @@ class _Document:
             self._pieces.clear()
 
     def check(self, missing: bytes | None) -> None:
-        """Raises `EngineFailed` where the answer, held whole, says that the engine has died or lost the model."""
+        """Raises `EngineFailed` where the answer, held whole, says that the engine has died, `AdapterLost` where it has
+        lost the model."""
         if self._reply.status < 400 or self._exchange.response_started:
             return
         body = b"".join(self._pieces)
         if self._reply.status >= 500 and ENGINE_DEAD in body:
             raise EngineFailed("The engine has died.")
         if self._reply.status == 404 and missing is not None and missing in body and b"does not exist" in body:
-            raise EngineFailed("The engine does not hold the adapter any more.")
+            raise AdapterLost("The engine does not hold the adapter any more.")
 
     def finish(self, story: Story) -> None:
         if self._exchange.response_started:

@@ -1,11 +1,12 @@
 """The way of an inference request, from its head to its record."""
 
 import asyncio
+from time import perf_counter
 from uuid import uuid4
 
 import structlog
 
-from loramux_adapters.errors import EngineError, EngineFailed, EngineUnavailable, LoramuxError
+from loramux_adapters.errors import AdapterLost, EngineError, EngineFailed, EngineUnavailable, LoramuxError
 from loramux_adapters.model import Target
 from loramux_serving.http_errors import error_headers, openai_body
 from loramux_serving.relay.answer import is_stream, pass_document, pass_stream
@@ -62,9 +63,8 @@ class Relay:
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request and record it, whatever happens. Cancelled when its caller leaves."""
-        loop = asyncio.get_running_loop()
         request_id = valid_request_id(exchange.head.headers) or uuid4().hex
-        story = Story(request_id, exchange.head.endpoint, loop.time())
+        story = Story(request_id, exchange.head.endpoint, perf_counter())
         structlog.contextvars.bind_contextvars(request_id=request_id)  # the task's own context: ends with it
         try:
             await self._serve(exchange, story)
@@ -79,7 +79,7 @@ class Relay:
             story.cancelled()
             raise
         finally:
-            record = story.record(loop.time())
+            record = story.record(perf_counter())
             self._recorder.record(record)
             _tell(record)
 
@@ -88,7 +88,7 @@ class Relay:
         principal = self._authenticator.authenticate(first(headers, b"authorization"))
         story.key_id = principal.key_id
         body = await exchange.body()
-        story.started_at = asyncio.get_running_loop().time()
+        story.started_at = perf_counter()
         request = decode(exchange.head.endpoint, body)
         sticky = first(headers, STICKY)
         target = self._names.resolve(request.model, sticky)
@@ -119,6 +119,10 @@ class Relay:
                 async with self._leases.lease(target, replica.id):
                     with replica.request():
                         await self._ask(replica, target, exchange, request, story)
+            except AdapterLost as error:
+                failure = error
+                self._leases.lost(target, replica.id)
+                continue
             except (EngineUnavailable, EngineFailed) as error:
                 failure = error
                 tried.add(replica.id)

@@ -116,6 +116,11 @@ class Leases(Protocol):
         `ArtifactError`."""
         ...
 
+    def lost(self, target: Target, replica_id: str) -> None:
+        """The replica's engine says that it has no such adapter, whatever we thought: the next lease stages it
+        anew."""
+        ...
+
 
 class Recorder(Protocol):
     def record(self, record: RequestRecord) -> None:
