@@ -45,7 +45,7 @@
     │   ├── EngineTimeout           engine_timeout           (retryable)
     │   ├── EngineRejected          engine_rejected          the engine refused an adapter
     │   ├── EngineFailed            engine_failed            (retryable) it closed or answered rubbish mid-request
-    │   │   └── AdapterLost         adapter_lost             (retryable) it forgot an adapter that it had
+    │   ├── AdapterLost             adapter_lost             (retryable) it forgot an adapter that it had
     │   └── EngineConfigInvalid     engine_config_invalid    a spec from which no engine can be started
     ├── AdmissionError
     │   ├── RateLimited             rate_limited             (retryable) a key's or adapter's limit
@@ -262,8 +262,9 @@ class EngineFailed(EngineError):
     retryable = True
 
 
-class AdapterLost(EngineFailed):
+class AdapterLost(EngineError):
     code = "adapter_lost"
+    retryable = True
 
 
 class EngineConfigInvalid(EngineError):

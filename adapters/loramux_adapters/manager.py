@@ -47,6 +47,8 @@ class AdapterManager:
         self._drain_timeout_s = drain_timeout_s
         self._moves = Moves(locate, pinned, clock, observer, room_timeout_s=room_timeout_s)
         self._shelves: dict[str, Shelf] = {}
+        self._closed: dict[str, list[Shelf]] = {}
+        """Of replicas that left: calls to their engines may still be under way."""
         self._leases: dict[str, set[_Lease]] = {}
         self._moving = asyncio.Lock()
         """Held while something is kept staged everywhere until a pointer has moved."""
@@ -235,6 +237,8 @@ class AdapterManager:
         does not answer, and the replica is not in service then; an adapter of `first` that does not load is
         skipped, as its requests will say why."""
         self.detach(engine.replica_id)
+        for old in self._closed.pop(engine.replica_id, ()):
+            await self._moves.settle(old)
         shelf = Shelf(engine, await engine.capabilities())
         places = shelf.capabilities.max_cpu_loras
         residents = await engine.residents()
@@ -279,8 +283,10 @@ class AdapterManager:
         shelf.closed = True
         shelf.room.wake()
         self._released.wake()
-        if self._shelves.get(shelf.engine.replica_id) is shelf:
-            del self._shelves[shelf.engine.replica_id]
+        replica_id = shelf.engine.replica_id
+        if self._shelves.get(replica_id) is shelf:
+            del self._shelves[replica_id]
+            self._closed.setdefault(replica_id, []).append(shelf)
 
     @property
     def replicas(self) -> frozenset[str]:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
-from loramux_adapters.errors import EngineRejected, EngineUnavailable, QueueTimeout
+from loramux_adapters.errors import EngineRejected, QueueTimeout
 from loramux_adapters.model import Target, Tier
 from loramux_adapters.ports import Clock, LoadOutcome, TierObserver
 from loramux_adapters.shelf import Holding, Shelf
@@ -49,6 +49,7 @@ class Moves:
             task.add_done_callback(partial(self._loaded, shelf, entry))
             entry.load = task
         await asyncio.shield(entry.load)
+        shelf.check_open()
 
     def _loaded(self, shelf: Shelf, entry: Holding, task: asyncio.Task[None]) -> None:
         """Also for a load that was ended before it began."""
@@ -72,6 +73,7 @@ class Moves:
                 path = await self._locate(entry.target)
                 if not entry.placed:
                     await self._take_place(shelf, entry)
+                shelf.check_open()
                 try:
                     await shelf.engine.load(name, path)
                 except EngineRejected:
@@ -95,8 +97,7 @@ class Moves:
             raise _no_room() from None
         try:
             while True:
-                if shelf.closed:
-                    raise EngineUnavailable("The replica left while an adapter was loaded.", retry_after_s=1.0)
+                shelf.check_open()
                 room = make_room(
                     shelf.places(self._pinned(), but=entry.target.engine_name), shelf.capabilities.max_cpu_loras
                 )
@@ -122,6 +123,7 @@ class Moves:
             if entry.leases:
                 return False
             if entry.placed:
+                shelf.check_open()
                 # No suspension since the look at the leases: a lease that comes from here on finds it not staged.
                 entry.staged = False
                 await shelf.engine.evict(engine_name)
@@ -130,6 +132,15 @@ class Moves:
         shelf.forget(engine_name)
         shelf.room.wake()
         return True
+
+    async def settle(self, shelf: Shelf) -> None:
+        """Wait until no call that was begun for a replica that is out of service is under way."""
+        while busy := [entry for entry in shelf.holdings.values() if entry.load or entry.turn.locked()]:
+            for entry in busy:
+                if entry.load is not None:
+                    await asyncio.wait([entry.load])
+                async with entry.turn:
+                    pass
 
     async def close(self) -> None:
         """End all loads; those who wait for one are cancelled."""

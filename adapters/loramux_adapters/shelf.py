@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from loramux_adapters.errors import EngineUnavailable
 from loramux_adapters.model import Capabilities, Target
 from loramux_adapters.ports import LoraEngine
 from loramux_adapters.tiers import Place
@@ -55,6 +56,11 @@ class Shelf:
         elif entry.target != target:
             entry.target = target  # a version of the same content; the other one's source may be gone by now
         return entry
+
+    def check_open(self) -> None:
+        """Before each call to the engine: by now other books may be kept of it. Raises `EngineUnavailable`."""
+        if self.closed:
+            raise EngineUnavailable(f"Replica {self.engine.replica_id!r} is not in service.", retry_after_s=1.0)
 
     def staged(self, engine_name: str) -> bool:
         entry = self._holdings.get(engine_name)

@@ -29,9 +29,10 @@ from loramux_adapters.store.database import Database
 from loramux_adapters.store.keys import SqlKeyStore
 from loramux_adapters.store.registry import SqlRegistryStore
 from loramux_serving import __version__
-from loramux_serving.admin_key import open_admin_key
-from loramux_serving.admission import FairAdmission
-from loramux_serving.auth import KeyRing
+from loramux_serving.admission.fair_admission import FairAdmission
+from loramux_serving.auth.admin_key import open_admin_key
+from loramux_serving.auth.key_desk import KeyDesk
+from loramux_serving.auth.keyring import KeyRing
 from loramux_serving.base.default import TOOL_CALL_PARSER as DEFAULT_TOOL_CALL_PARSER
 from loramux_serving.engine.client import VllmEngine
 from loramux_serving.engine.fleet import Fleet
@@ -41,13 +42,12 @@ from loramux_serving.engine.spec import LaunchPlan, plan_launch
 from loramux_serving.engine.supervisor import Patience, Supervisor
 from loramux_serving.gateway import Gateway
 from loramux_serving.home import Home
-from loramux_serving.key_desk import KeyDesk
-from loramux_serving.metrics import Metrics
 from loramux_serving.relay.handler import Relay
 from loramux_serving.services import Services
 from loramux_serving.settings import ArtifactSettings, Settings
+from loramux_serving.telemetry.metrics import Metrics
+from loramux_serving.telemetry.usage import UsageLedger
 from loramux_serving.uploads import UploadDesk
-from loramux_serving.usage import UsageLedger
 
 
 def build(settings: Settings, base_dir: Path, base_name: str, database: Database) -> tuple[Services, Gateway]:

@@ -31,6 +31,7 @@ STATUSES: Mapping[type[LoramuxError], int] = MappingProxyType(
         errors.EngineUnavailable: 503,
         errors.EngineTimeout: 504,
         errors.EngineRejected: 422,
+        errors.AdapterLost: 502,
         errors.EngineFailed: 502,
         errors.EngineConfigInvalid: 500,
         errors.AdmissionError: 503,

@@ -11,15 +11,15 @@ from loramux_adapters.manager import AdapterManager
 from loramux_adapters.pointers import Pointers
 from loramux_adapters.ports import Clock
 from loramux_adapters.registry import Registry
-from loramux_serving.admission import FairAdmission
-from loramux_serving.auth import KeyRing
+from loramux_serving.admission.fair_admission import FairAdmission
+from loramux_serving.auth.key_desk import KeyDesk
+from loramux_serving.auth.keyring import KeyRing
 from loramux_serving.engine.fleet import Fleet
-from loramux_serving.key_desk import KeyDesk
-from loramux_serving.metrics import Metrics
 from loramux_serving.relay.handler import Relay
 from loramux_serving.settings import Settings
+from loramux_serving.telemetry.metrics import Metrics
+from loramux_serving.telemetry.usage import UsageLedger
 from loramux_serving.uploads import UploadDesk
-from loramux_serving.usage import UsageLedger
 
 
 @dataclass(frozen=True, slots=True)

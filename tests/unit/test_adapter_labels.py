@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loramux_serving.adapter_labels import NONE, OTHER, AdapterLabels
+from loramux_serving.telemetry.adapter_labels import NONE, OTHER, AdapterLabels
 
 
 def test_the_first_keep_their_own_and_the_rest_share_one() -> None:

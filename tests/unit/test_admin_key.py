@@ -8,8 +8,8 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from loramux_adapters.errors import SettingsInvalid, StorageFailed
-from loramux_serving.admin_key import FILE_NAME, check_exposure, find_admin_key, make_admin_key, open_admin_key
-from loramux_serving.api_keys import digest
+from loramux_serving.auth.admin_key import FILE_NAME, check_exposure, find_admin_key, make_admin_key, open_admin_key
+from loramux_serving.auth.api_keys import digest
 from loramux_serving.settings import Settings
 
 

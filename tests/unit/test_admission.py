@@ -5,7 +5,7 @@ import pytest
 
 from loramux_adapters.errors import AdmissionError, QueueFull, QueueTimeout, RateLimited
 from loramux_adapters.model import Role
-from loramux_serving.admission import AdapterLoad, FairAdmission
+from loramux_serving.admission.fair_admission import AdapterLoad, FairAdmission
 from loramux_serving.relay.ports import Admission, Principal
 from loramux_serving.settings import AdmissionSettings
 from tests.fakes.clock import FakeClock

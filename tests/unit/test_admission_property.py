@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from loramux_adapters.errors import QueueFull, QueueTimeout
 from loramux_adapters.model import Role
-from loramux_serving.admission import FairAdmission
+from loramux_serving.admission.fair_admission import FairAdmission
 from loramux_serving.relay.ports import Principal
 from loramux_serving.settings import AdmissionSettings
 from tests.fakes.clock import FakeClock

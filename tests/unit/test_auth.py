@@ -5,8 +5,8 @@ import pytest
 
 from loramux_adapters.errors import Forbidden, Unauthenticated
 from loramux_adapters.model import ApiKey, Role
-from loramux_serving.api_keys import digest, issue
-from loramux_serving.auth import ADMIN, ANONYMOUS, KeyRing
+from loramux_serving.auth.api_keys import digest, issue
+from loramux_serving.auth.keyring import ADMIN, ANONYMOUS, KeyRing
 from loramux_serving.relay.ports import Authenticator
 from tests.fakes.clock import FakeClock
 

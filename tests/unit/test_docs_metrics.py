@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loramux_serving.metric_table import METRICS, MetricSpec
+from loramux_serving.telemetry.metric_table import METRICS, MetricSpec
 
 DOC = Path(__file__).parents[2] / "docs" / "metrics.md"
 

@@ -4,7 +4,7 @@ from itertools import count
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from loramux_serving.fair_queue import FairQueue
+from loramux_serving.admission.fair_queue import FairQueue
 
 ADAPTERS = st.sampled_from("abcde")
 MAX_PER_ADAPTER = 2

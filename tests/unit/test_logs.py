@@ -8,8 +8,8 @@ from typing import Any, Literal
 import pytest
 import structlog
 
-from loramux_serving.logs import configure, request_context
 from loramux_serving.settings import LogSettings
+from loramux_serving.telemetry.logs import configure, request_context
 
 
 @pytest.fixture(autouse=True)

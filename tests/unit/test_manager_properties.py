@@ -146,9 +146,6 @@ class Schedule:
         engine = self.engines[replica]
         if replica in self.bench.manager.replicas:
             return
-        # What was under way with the last process of that name has ended with it.
-        while engine.busy:  # noqa: ASYNC110
-            await asyncio.sleep(0)
         engine.up = True
         self.bench.first = TARGETS[: self.places]
         self.attaching.add(replica)

@@ -6,9 +6,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from loramux_adapters.model import Tier
 from loramux_adapters.ports import TierObserver
-from loramux_serving.metric_table import METRICS, MetricSpec
-from loramux_serving.metrics import CONTENT_TYPE, Metrics
 from loramux_serving.relay.ports import Outcome, Recorder, RequestRecord
+from loramux_serving.telemetry.metric_table import METRICS, MetricSpec
+from loramux_serving.telemetry.metrics import CONTENT_TYPE, Metrics
 
 
 def made(max_adapters: int = 10, base: str | None = None) -> Metrics:

@@ -2,7 +2,7 @@ import pytest
 
 from loramux_adapters.errors import RateLimited
 from loramux_adapters.model import Role
-from loramux_serving.rate_limits import RateLimits
+from loramux_serving.admission.rate_limits import RateLimits
 from loramux_serving.relay.ports import Principal
 from loramux_serving.settings import AdmissionSettings
 

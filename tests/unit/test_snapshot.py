@@ -22,7 +22,7 @@ READY = VersionState.READY
 
 
 def version(number: int, state: VersionState = READY, *, source: str = "file:/a", adapter: str = "tone") -> Version:
-    return Version(adapter, number, state, source, 1.0, digest=f"{number:064x}")
+    return Version(adapter, number, state, source, 1.0, digest=f"{number:02x}" * 32)
 
 
 def adapter(name: str = "tone", **values: object) -> Adapter:
@@ -137,7 +137,7 @@ def test_what_may_not_leave_the_disk() -> None:
 def test_the_target_of_a_version() -> None:
     target = target_of(version(3))
     assert target is not None
-    assert (target.adapter, target.version, target.engine_name) == ("tone", 3, "tone@000000000000")
+    assert (target.adapter, target.version, target.engine_name) == ("tone", 3, "tone@030303030303")
     assert target_of(None) is None
     assert target_of(replace(version(1), digest=None)) is None
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loramux_serving.token_bucket import TokenBucket
+from loramux_serving.admission.token_bucket import TokenBucket
 
 
 def test_a_new_bucket_is_full() -> None:

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
 from loramux_serving.api.dependencies import ServicesDep
-from loramux_serving.metrics import CONTENT_TYPE
 from loramux_serving.services import Services
+from loramux_serving.telemetry.metrics import CONTENT_TYPE
 
 router = APIRouter(tags=["health"])
 

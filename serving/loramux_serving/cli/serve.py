@@ -19,7 +19,7 @@ def serve(
     Every setting can be given in the file or the environment too; docs/settings.md lists them.
     """
     # Imported here: the other commands only speak HTTP, and start without all this.
-    from loramux_serving.service import run
+    from loramux_serving.server import run
     from loramux_serving.settings import load
 
     settings = load(

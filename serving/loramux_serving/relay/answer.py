@@ -66,8 +66,9 @@ async def pass_document(
     missing: bytes | None,
 ) -> None:
     """Pass a document on, whole and with its length, or in chunks where it is large. `missing` is a model name: a 404
-    that says that it does not exist raises `AdapterLost`, an engine that fails while nothing was sent `EngineFailed`. One
-    that fails later breaks the connection, so that the caller does not take the part for the whole."""
+    that says that it does not exist raises `AdapterLost`. An engine that fails while nothing was sent raises
+    `EngineFailed`; one that fails later breaks the connection, so that the caller does not take the part for the
+    whole."""
     document = _Document(reply, exchange, headers, renaming)
     try:
         await reply.copy_to(document.take)

@@ -14,7 +14,8 @@ CLIENT_CLOSED = 499
 
 @dataclass(slots=True)
 class Story:
-    """`started_at` is on the clock of `time.perf_counter`, since a loop's may tell milliseconds only. Until something else is noted, the request has failed within the gateway."""
+    """`started_at` is on the clock of `time.perf_counter`, since a loop's own may tell milliseconds only. Until
+    something else is noted, the request has failed within the gateway."""
 
     request_id: str
     endpoint: str

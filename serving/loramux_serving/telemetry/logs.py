@@ -14,7 +14,7 @@ import structlog
 from structlog.contextvars import bound_contextvars
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from loramux_serving.api_keys import PREFIX
+from loramux_serving.auth.api_keys import PREFIX
 from loramux_serving.settings import LogSettings
 
 _UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access")

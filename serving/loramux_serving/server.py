@@ -19,9 +19,9 @@ from loramux_serving.base.location import locate_base
 from loramux_serving.bootstrap import build
 from loramux_serving.demo import Demo
 from loramux_serving.home import Home
-from loramux_serving.logs import configure
 from loramux_serving.relay.protocol import relay_protocol
 from loramux_serving.settings import Settings
+from loramux_serving.telemetry.logs import configure
 
 _log = structlog.get_logger(__name__)
 

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 from loramux_adapters.errors import Forbidden, Unauthenticated
 from loramux_adapters.model import ApiKey, Role
-from loramux_serving.api_keys import digest
+from loramux_serving.auth.api_keys import digest
 from loramux_serving.relay.ports import Principal
 
 ADMIN = Principal(key_id="admin", name="admin", role=Role.ADMIN)

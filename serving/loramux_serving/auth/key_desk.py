@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from loramux_adapters.model import ApiKey, Role
 from loramux_adapters.ports import Clock, KeyStore
-from loramux_serving.api_keys import issue
-from loramux_serving.auth import KeyRing
+from loramux_serving.auth.api_keys import issue
+from loramux_serving.auth.keyring import KeyRing
 
 
 class KeyDesk:

@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from loramux_adapters.errors import SettingsInvalid, StorageFailed
-from loramux_serving.api_keys import digest, new_secret
+from loramux_serving.auth.api_keys import digest, new_secret
 from loramux_serving.settings import Settings
 
 FILE_NAME = "admin.key"

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from loramux_adapters.errors import QueueFull, QueueTimeout
 from loramux_adapters.ports import Clock
-from loramux_serving.fair_queue import FairQueue
-from loramux_serving.rate_limits import RateLimits
+from loramux_serving.admission.fair_queue import FairQueue
+from loramux_serving.admission.rate_limits import RateLimits
 from loramux_serving.relay.ports import Principal
 from loramux_serving.settings import AdmissionSettings
 

@@ -9,10 +9,10 @@ from prometheus_client.registry import Collector
 from loramux_adapters.errors import classes
 from loramux_adapters.model import Tier
 from loramux_adapters.ports import LoadOutcome
-from loramux_serving import metric_table as table
-from loramux_serving.adapter_labels import OTHER, AdapterLabels
-from loramux_serving.metric_table import MetricSpec
 from loramux_serving.relay.ports import RequestRecord
+from loramux_serving.telemetry import metric_table as table
+from loramux_serving.telemetry.adapter_labels import OTHER, AdapterLabels
+from loramux_serving.telemetry.metric_table import MetricSpec
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 

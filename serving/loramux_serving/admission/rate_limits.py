@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from loramux_adapters.errors import RateLimited
+from loramux_serving.admission.token_bucket import TokenBucket
 from loramux_serving.relay.ports import Principal
 from loramux_serving.settings import AdmissionSettings
-from loramux_serving.token_bucket import TokenBucket
 
 Limit = tuple[str, str, int]
 """Name of the setting, whose it is (a key's id or an adapter's name), and how many a minute."""

@@ -1,0 +1,1 @@
+"""Who may go to the engines now: limits and the fair queue."""
