@@ -23,9 +23,11 @@ _LOOK_AGAIN_S = 1.0
 
 @dataclass(slots=True, eq=False)
 class _Lease:
-    """A request's hold. `ended` is true once the request was told to go."""
+    """A request's hold, on the books of its replica. `ended` is true once the request was told to go."""
 
     task: asyncio.Task[object] | None
+    shelf: Shelf
+    entry: Holding
     ended: bool = False
 
 
@@ -69,18 +71,24 @@ class AdapterManager:
             yield
             return
         shelf = self._shelf(replica_id)
-        lease = _Lease(asyncio.current_task())
+        lease = _Lease(asyncio.current_task(), shelf, self._take(shelf, target))
         self._leases.setdefault(target.engine_name, set()).add(lease)
-        entry = self._take(shelf, target)
         try:
-            await self._moves.stage(shelf, entry)
+            await self._moves.stage(shelf, lease.entry)
             yield
         finally:
             held = self._leases[target.engine_name]
             held.discard(lease)
             if not held:
                 del self._leases[target.engine_name]
-            self._let_go(shelf, entry)
+            self._let_go(lease.shelf, lease.entry)
+
+    def lost(self, target: Target, replica_id: str) -> None:
+        """`relay.ports.Leases`. Its place stays taken: the next lease loads into it."""
+        shelf = self._shelves.get(replica_id)
+        entry = shelf.holdings.get(target.engine_name) if shelf is not None else None
+        if entry is not None:
+            entry.staged = False
 
     def _take(self, shelf: Shelf, target: Target) -> Holding:
         entry = shelf.holding(target, self._clock.monotonic())
@@ -94,6 +102,13 @@ class AdapterManager:
             shelf.forget(entry.target.engine_name)
             shelf.room.wake()
             self._released.wake()
+
+    def lost(self, target: Target, replica_id: str) -> None:
+        """`relay.ports.Leases`: the engine says that it does not have it, so the next lease loads it again."""
+        shelf = self._shelves.get(replica_id)
+        entry = None if shelf is None else shelf.holdings.get(target.engine_name)
+        if entry is not None:
+            entry.staged = False
 
     def leases(self, engine_name: str) -> int:
         """Requests on it, on replicas that are leaving too."""
@@ -240,23 +255,44 @@ class AdapterManager:
         for old in self._closed.pop(engine.replica_id, ()):
             await self._moves.settle(old)
         shelf = Shelf(engine, await engine.capabilities())
-        places = shelf.capabilities.max_cpu_loras
         residents = await engine.residents()
-        targets, soon = known(), {target.engine_name for target in first()}
-        for resident in sorted(residents, key=lambda resident: resident.engine_name not in soon):
-            target = targets.get(resident.engine_name)
-            if target is None or len(shelf.holdings) >= places:
-                await engine.evict(resident.engine_name)
-                continue
-            # What is not wanted soon counts as long unused, so that it makes room.
-            entry = shelf.holding(target, self._clock.monotonic() if resident.engine_name in soon else 0.0)
-            entry.placed = entry.staged = True
+        self._carry_over(shelf)
+        await self._reconcile(shelf, residents, known(), frozenset(target.engine_name for target in first()))
         self._shelves[engine.replica_id] = shelf
         try:
             await self._stage_first(shelf, first)
         except BaseException:
             self._close(shelf)
             raise
+
+    def _carry_over(self, shelf: Shelf) -> None:
+        """Requests may have outlived the last time that the replica was in service, if its process did."""
+        for lease in [lease for leases in self._leases.values() for lease in leases]:
+            if lease.shelf.engine.replica_id == shelf.engine.replica_id:
+                entry = self._take(shelf, lease.entry.target)
+                self._let_go(lease.shelf, lease.entry)
+                lease.shelf, lease.entry = shelf, entry
+
+    async def _reconcile(
+        self, shelf: Shelf, residents: Iterable[Resident], known: Mapping[str, Target], soon: frozenset[str]
+    ) -> None:
+        """Put on the books what the engine holds, what is in use first, and free what is not known or does not
+        fit."""
+        leased = frozenset(shelf.holdings)
+        names = sorted(
+            {resident.engine_name for resident in residents}, key=lambda name: (name not in leased, name not in soon)
+        )
+        placed = 0
+        for name in names:
+            in_use = shelf.holdings.get(name)
+            target = known.get(name) if in_use is None else in_use.target
+            if target is None or placed >= shelf.capabilities.max_cpu_loras:
+                await shelf.engine.evict(name)
+                continue
+            # What is not wanted soon counts as long unused, so that it makes room.
+            entry = shelf.holding(target, self._clock.monotonic() if name in soon else 0.0)
+            entry.placed = entry.staged = True
+            placed += 1
 
     async def _stage_first(self, shelf: Shelf, first: Callable[[], Iterable[Target]]) -> None:
         """Until nothing new is wanted: names may come to lead elsewhere while this goes on."""

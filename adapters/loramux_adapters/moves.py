@@ -71,13 +71,15 @@ class Moves:
         try:
             async with entry.turn:
                 path = await self._locate(entry.target)
-                if not entry.placed:
+                known = not entry.placed
+                if known:
                     await self._take_place(shelf, entry)
                 shelf.check_open()
                 try:
                     await shelf.engine.load(name, path)
                 except EngineRejected:
-                    entry.placed = False
+                    # Unless a call before this one broke off: what that one did is not known even now.
+                    entry.placed = not known
                     raise
                 entry.staged = ok = True
                 entry.last_used = self._clock.monotonic()

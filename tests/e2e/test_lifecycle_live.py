@@ -163,6 +163,16 @@ def test_delete_is_404_at_once_and_lets_requests_finish(gateway: GatewayProcess,
     assert gateway.admin("GET", "/adapters/leaving").status_code == 404
 
 
+def test_an_adapter_that_the_engine_lost_comes_back(gateway: GatewayProcess, vllm: RealVllm) -> None:
+    """Somebody else unloads it behind the gateway's back: the request that finds out is served all the same."""
+    assert gateway.ask("pirate", QUESTION).startswith("Arr,")
+    lost = next(name for name in engine_names(vllm) if name.startswith("pirate@"))
+    httpx.delete(f"{vllm.url}/loramux/v1/adapters/{lost}", timeout=60).raise_for_status()
+    assert lost not in engine_names(vllm)
+    assert gateway.ask("pirate", QUESTION).startswith("Arr,")
+    assert lost in engine_names(vllm)
+
+
 def test_a_bad_adapter_never_reaches_the_engine(gateway: GatewayProcess, vllm: RealVllm, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()

@@ -1,9 +1,11 @@
 """The operators' interface over HTTP: the real command in a process of its own, with an engine that is a stand-in."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
+from loramux_adapters.artifacts.content import digest_of
 from tests.fakes.adapter_files import CONFIG, WEIGHTS, tar_bytes, zip_bytes
 from tests.fixtures.gateway import COMMAND, GatewayProcess, free_port
 from tests.fixtures.vllm import NAME, random_adapter
@@ -85,6 +88,10 @@ def files(directory: Path) -> dict[str, bytes]:
 
 def add(gateway: GatewayProcess, name: str, source: object, **more: Any) -> httpx.Response:
     return gateway.admin("POST", "/adapters", json={"name": name, "source": str(source), "wait": True, **more})
+
+
+def engine_name(directory: Path, adapter: str) -> str:
+    return f"{adapter}@{digest_of(directory / CONFIG, directory / WEIGHTS)[:12]}"
 
 
 def code(answer: httpx.Response) -> str:
@@ -402,6 +409,71 @@ def test_a_full_disk_tier_says_so_and_loses_nothing(
         assert process.admin("GET", "/adapters/first").json()["tiers"] == {"engine-0": "cpu"}
         process.admin("DELETE", "/adapters/first?wait=true").raise_for_status()
         assert add(process, "second", sources / "two").status_code == 201
+
+
+def test_the_disk_tier_drops_what_no_name_leads_to_and_fetches_it_again(
+    engine: str, sources: Path, tmp_path: Path
+) -> None:
+    size = sum(len(content) for content in files(sources / "one").values())
+    process = GatewayProcess(
+        tmp_path / "home",
+        LORAMUX_ENGINE__URLS=engine,
+        LORAMUX_ARTIFACTS__ROOTS=json.dumps([str(sources)]),
+        LORAMUX_ARTIFACTS__DISK_BYTES=str(2 * size + size // 2),
+    )
+    with process:
+        add(process, "first", sources / "one").raise_for_status()
+        process.admin(
+            "POST", "/adapters/first/versions", json={"source": str(sources / "two"), "wait": True}
+        ).raise_for_status()
+        add(process, "second", sources / "three").raise_for_status()
+        old, live = process.admin("GET", "/adapters/first").json()["versions"]
+        assert old["tiers"] == {"engine-0": "remote"}
+        assert live["tiers"] == {"engine-0": "cpu"}
+        assert process.admin("DELETE", "/adapters/second?wait=true").status_code == 202
+        assert process.admin("POST", "/adapters/first/rollback").json()["live"] == 1
+        assert process.admin("GET", "/adapters/first").json()["tiers"] == {"engine-0": "cpu"}
+
+
+def test_not_ready_while_a_pinned_adapter_can_not_answer(engine: str, sources: Path, tmp_path: Path) -> None:
+    """Its files are gone from the disk tier and from where it came."""
+    leaving = tmp_path / "sources" / "leaving"
+    leaving.mkdir(parents=True)
+    for name, content in files(sources / "two").items():
+        (leaving / name).write_bytes(content)
+    process = GatewayProcess(
+        tmp_path / "home",
+        LORAMUX_ENGINE__URLS=engine,
+        LORAMUX_ARTIFACTS__ROOTS=json.dumps([str(leaving.parent)]),
+    )
+    with process:
+        add(process, "held", leaving, pin="cpu").raise_for_status()
+        assert httpx.get(f"{process.url}/readyz").status_code == 200
+        process.stop()
+        shutil.rmtree(process.home / "artifacts")
+        shutil.rmtree(leaving)
+        httpx.delete(f"{engine}/loramux/v1/adapters/{engine_name(sources / 'two', 'held')}").raise_for_status()
+        process.start(ready=False)
+        deadline = time.monotonic() + 30
+        while process.admin("GET", "/replicas").json()["replicas"][0]["state"] != "ready":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        answer = httpx.get(f"{process.url}/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["missing"] == ["held"]
+        process.admin("POST", "/adapters/held/unpin").raise_for_status()
+        assert httpx.get(f"{process.url}/readyz").status_code == 200
+
+
+def test_a_keys_limit_is_a_429_that_says_when(gateway: GatewayProcess) -> None:
+    made = gateway.admin("POST", "/keys", json={"name": "slow", "requests_per_minute": 1}).json()
+    headers = {"Authorization": f"Bearer {made['key']}"}
+    body = {"model": NAME, "messages": [{"role": "user", "content": "?"}]}
+    first, second = (httpx.post(f"{gateway.url}/v1/chat/completions", headers=headers, json=body) for _ in range(2))
+    assert first.status_code != 429
+    assert second.status_code == 429
+    assert second.json()["error"]["code"] == "rate_limited"
+    assert 1 <= int(second.headers["retry-after"]) <= 60
 
 
 def test_beyond_loopback_only_with_a_key(tmp_path: Path) -> None:

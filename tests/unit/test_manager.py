@@ -84,6 +84,19 @@ async def test_a_replica_that_is_not_there(bench: Bench) -> None:
     assert bench.manager.leases(A.engine_name) == 0
 
 
+async def test_what_an_engine_lost_is_loaded_again(bench: Bench) -> None:
+    engine = await bench.replica(places=1)
+    async with bench.manager.lease(A, "engine-0"):
+        engine.held.clear()
+        bench.manager.lost(A, "engine-0")
+        bench.manager.check_integrity()
+        await bench.use(A)
+        assert A.engine_name in engine.held
+    bench.manager.lost(B, "engine-0")
+    bench.manager.lost(A, "nowhere")
+    assert engine.calls["load"] == 2
+
+
 # --- single flight ---
 
 
@@ -660,6 +673,49 @@ async def test_what_engines_say_of_themselves(bench: Bench) -> None:
     assert {
         replica: [each.engine_name for each in found] for replica, found in (await bench.manager.residents()).items()
     } == {"one": [A.engine_name]}
+
+
+async def test_a_request_that_outlives_its_replicas_absence_is_still_counted(bench: Bench) -> None:
+    """A health check failed, but the process did not: what the request runs on may not be freed under it."""
+    engine = await bench.replica(places=1)
+    request = Request(bench, A)
+    await request.entered.wait()
+    bench.manager.detach("engine-0")
+    bench.first = (B,)
+    attaching = asyncio.create_task(bench.attach(engine))
+    await settle()
+    assert list(engine.held) == [A.engine_name]
+    await request.finish()
+    await attaching
+    assert list(engine.held) == [B.engine_name]
+
+
+async def test_a_replica_comes_back_when_old_calls_to_it_have_ended(bench: Bench) -> None:
+    engine = await bench.replica(places=1)
+    engine.load_gate.clear()
+    request = Request(bench, A)
+    await settle()
+    bench.manager.detach("engine-0")
+    attaching = asyncio.create_task(bench.attach(engine))
+    await settle()
+    assert not attaching.done()
+    engine.load_gate.set()
+    await attaching
+    with pytest.raises(EngineUnavailable):
+        await request.task
+    await bench.use(B)
+    assert list(engine.held) == [B.engine_name]
+
+
+async def test_a_refusal_after_a_load_that_broke_off_says_nothing_of_its_place(bench: Bench) -> None:
+    engine = await bench.replica(places=1)
+    for error in (EngineTimeout("who knows"), EngineRejected("no")):
+        engine.failures[A.engine_name] = error
+        with pytest.raises(type(error)):
+            await bench.use(A)
+    engine.held[A.engine_name] = "it did arrive"
+    await bench.use(B)
+    assert list(engine.held) == [B.engine_name]
 
 
 # --- closing ---

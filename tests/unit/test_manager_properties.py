@@ -164,8 +164,8 @@ class Schedule:
                 for _ in range(turns):
                     if self.crashes[replica] != process or not engine.up:
                         return  # it died, and the request with it
-                    assert wanted.engine_name in engine.held, "taken away under a request"
-                    assert wanted.engine_name not in engine.busy, "moved under a request"
+                    assert wanted.engine_name in engine.held, f"{wanted.adapter} taken away on {replica}"
+                    assert wanted.engine_name not in engine.busy, f"{wanted.adapter} moved on {replica}"
                     await asyncio.sleep(0)
         except QueueTimeout:
             raise AssertionError("there was room in the end") from None
