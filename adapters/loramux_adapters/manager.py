@@ -103,13 +103,6 @@ class AdapterManager:
             shelf.room.wake()
             self._released.wake()
 
-    def lost(self, target: Target, replica_id: str) -> None:
-        """`relay.ports.Leases`: the engine says that it does not have it, so the next lease loads it again."""
-        shelf = self._shelves.get(replica_id)
-        entry = None if shelf is None else shelf.holdings.get(target.engine_name)
-        if entry is not None:
-            entry.staged = False
-
     def leases(self, engine_name: str) -> int:
         """Requests on it, on replicas that are leaving too."""
         return len(self._leases.get(engine_name, ()))

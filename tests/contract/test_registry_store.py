@@ -604,7 +604,7 @@ def test_gateways_that_start_together_migrate_once(url: str) -> None:
 
 def _generation(url: str) -> int:
     with closing(Database(url)) as database, database.reading() as connection:
-        return connection.execute(select(tables.generation.c.value)).scalar_one()
+        return int(connection.execute(select(tables.generation.c.value)).scalar_one())
 
 
 def test_a_registry_of_a_later_release_is_left_alone(url: str) -> None:

@@ -4,7 +4,9 @@ runs on what its engine does not hold, and everything comes to an end."""
 import asyncio
 import random
 import tempfile
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -137,8 +139,8 @@ class Schedule:
                 await asyncio.sleep(0)
                 self.check()
 
-    def _begin(self, work: object) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self.tasks.append(task)
         return task
 
