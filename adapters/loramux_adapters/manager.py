@@ -83,6 +83,15 @@ class AdapterManager:
                 del self._leases[target.engine_name]
             self._let_go(lease.shelf, lease.entry)
 
+    def staged(self, target: Target, replica_id: str) -> bool:
+        """`relay.ports.Leases`: whether a lease would be had at once."""
+        shelf = self._shelves.get(replica_id)
+        return target.is_base or (shelf is not None and shelf.staged(target.engine_name))
+
+    async def stage(self, target: Target, replica_id: str) -> None:
+        """`relay.ports.Leases`: load `target` on a replica. Raises what `lease` raises."""
+        await self._stage_on(self._shelf(replica_id), target)
+
     def lost(self, target: Target, replica_id: str) -> None:
         """`relay.ports.Leases`. Its place stays taken: the next lease loads into it."""
         shelf = self._shelves.get(replica_id)

@@ -40,6 +40,7 @@ class Gateway:
             stack.push_async_callback(services.relay.close)
             for supervisor in self._supervisors:
                 await stack.enter_async_context(supervisor)
+            stack.push_async_callback(services.manager.close)
             stack.push_async_callback(services.pointers.close)
             stack.push_async_callback(services.lifecycle.close)
             await services.lifecycle.resume()

@@ -130,7 +130,7 @@ def test_a_named_tool_is_called(client: openai.OpenAI) -> None:
         messages=CAPITAL,
         max_tokens=60,
         temperature=0,
-        tools=[{"type": "function", "function": {"name": "weather", "parameters": parameters}}],
+        tools=[{"type": "function", "function": {"name": "weather", "strict": True, "parameters": parameters}}],
         tool_choice={"type": "function", "function": {"name": "weather"}},
     )
     calls = answer.choices[0].message.tool_calls

@@ -46,10 +46,16 @@ class FakeNames:
 @dataclass
 class FakeAdmitted:
     spent: int = 0
+    stepped_aside: int = 0
     waited_s: float = 0.25
 
     def spend(self, tokens: int) -> None:
         self.spent += tokens
+
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator[None]:
+        self.stepped_aside += 1
+        yield
 
 
 @dataclass
@@ -114,6 +120,18 @@ class FakeLeases:
     held: int = 0
     taken: list[tuple[str, str]] = field(default_factory=list)
     error: Exception | None = None
+    cold: set[str] = field(default_factory=set)
+    """Engine names that must be staged before they can be leased at once."""
+    lost_names: list[str] = field(default_factory=list)
+
+    def staged(self, target: Target, replica_id: str) -> bool:
+        return target.engine_name not in self.cold
+
+    async def stage(self, target: Target, replica_id: str) -> None:
+        self.cold.discard(target.engine_name)
+
+    def lost(self, target: Target, replica_id: str) -> None:
+        self.lost_names.append(target.engine_name)
 
     @asynccontextmanager
     async def lease(self, target: Target, replica_id: str) -> AsyncIterator[None]:

@@ -53,6 +53,7 @@ async def test_what_sent_nothing_is_tried_on_another_replica(name: str, stream: 
         assert (len(bad.requests), len(good.requests)) == (1, 1)
         assert [replica.suspected for replica in gate.fleet.replicas] == [1, 0]
         assert gate.recorder.records[0].outcome == "ok"
+        assert gate.leases.lost_names == ["shop@0123456789ab"] * (name == "forgot the adapter")
         assert gate.idle()
 
 

@@ -328,3 +328,13 @@ async def test_a_request_does_not_inherit_the_id_of_the_one_before_it():
             assert (await caller.answer()).status == 200
             assert (await caller.answer()).status == 204
     assert seen == [{}]
+
+
+async def test_a_cold_request_takes_no_place_while_it_is_loaded():
+    async with engine_server() as engine, gateway(engine.url) as gate, raw_caller(gate.port) as caller:
+        gate.leases.cold.add(SHOP.engine_name)
+        for _ in range(2):
+            caller.send(post(ask("store")))
+            assert (await caller.answer()).status == 200
+    assert [place.stepped_aside for place in gate.admission.places] == [1, 0]
+    assert gate.idle()

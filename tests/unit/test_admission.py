@@ -312,3 +312,73 @@ async def test_tokens_may_be_spent_after_the_place_was_given_back() -> None:
     hall.clock.advance(error.value.retry_after_s or 0.0)
     async with hall.admission.admit(APP, "a"):
         pass
+
+
+async def test_who_steps_aside_lets_others_in_and_comes_back() -> None:
+    hall = Hall(max_concurrent=1)
+    order: list[str] = []
+    loaded = asyncio.Event()
+
+    async def cold() -> None:
+        async with hall.admission.admit(APP, "cold") as place:
+            async with place.aside():
+                order.append("aside")
+                await loaded.wait()
+            order.append("back")
+
+    task = asyncio.create_task(cold())
+    await settle()
+    assert hall.counts() == (0, 1)
+    warm = await hall.come("warm")
+    assert hall.counts() == (1, 1)
+    loaded.set()
+    await settle()
+    assert order == ["aside"]
+    assert hall.counts() == (1, 1)
+    await warm.go()
+    await task
+    assert order == ["aside", "back"]
+    assert hall.counts() == (0, 0)
+
+
+async def test_who_leaves_while_aside_leaves_nothing_behind() -> None:
+    hall = Hall(max_concurrent=1)
+
+    async def cold(error: Exception | None) -> None:
+        async with hall.admission.admit(APP, "cold") as place, place.aside():
+            if error is not None:
+                raise error
+            await asyncio.Event().wait()
+
+    with pytest.raises(ZeroDivisionError):
+        await cold(ZeroDivisionError())
+    assert hall.counts() == (0, 0)
+    task = asyncio.create_task(cold(None))
+    await settle()
+    assert hall.counts() == (0, 1)
+    task.cancel()
+    await asyncio.wait([task])
+    assert hall.counts() == (0, 0)
+
+
+async def test_those_aside_count_as_waiting() -> None:
+    hall = Hall(max_concurrent=1, max_queue=1)
+    loaded = asyncio.Event()
+
+    async def cold() -> None:
+        async with hall.admission.admit(APP, "cold") as place, place.aside():
+            await loaded.wait()
+
+    task = asyncio.create_task(cold())
+    await settle()
+    warm = await hall.come("warm")
+    with pytest.raises(QueueFull):
+        async with hall.admission.admit(APP, "warm"):
+            pass
+    await warm.go()
+    with pytest.raises(QueueFull):
+        await cold()
+    assert hall.counts() == (0, 1)
+    loaded.set()
+    await task
+    assert hall.counts() == (0, 0)

@@ -28,11 +28,21 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.most_replicas = 1
         self.admission = FairAdmission(SETTINGS, self.clock, lambda: self.replicas, self.clock.call_later)
         self.inside: list[str] = []
+        self.aside: list[str] = []
+        self.loads: list[asyncio.Event] = []
         self.callers: list[tuple[asyncio.Task[None], asyncio.Event]] = []
 
-    async def _stay(self, adapter: str, may_go: asyncio.Event) -> None:
+    async def _stay(self, adapter: str, may_go: asyncio.Event, loaded: asyncio.Event | None = None) -> None:
+        """With `loaded`, steps aside first, until then."""
         try:
-            async with self.admission.admit(APP, adapter):
+            async with self.admission.admit(APP, adapter) as place:
+                if loaded is not None:
+                    async with place.aside():
+                        self.aside.append(adapter)
+                        try:
+                            await loaded.wait()
+                        finally:
+                            self.aside.remove(adapter)
                 self.inside.append(adapter)
                 try:
                     await may_go.wait()
@@ -43,7 +53,7 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     def _settle(self) -> None:
         async def ticks() -> None:
-            for _ in range(6):
+            for _ in range(60):  # a place may pass through many hands
                 await asyncio.sleep(0)
 
         self.loop.run_until_complete(ticks())
@@ -53,6 +63,19 @@ class AdmissionMachine(RuleBasedStateMachine):
     def arrive(self, adapter: str) -> None:
         may_go = asyncio.Event()
         self.callers.append((self.loop.create_task(self._stay(adapter, may_go)), may_go))
+
+    @rule(adapter=st.sampled_from("abc"))
+    def arrive_cold(self, adapter: str) -> None:
+        may_go, loaded = asyncio.Event(), asyncio.Event()
+        self.loads.append(loaded)
+        self.callers.append((self.loop.create_task(self._stay(adapter, may_go, loaded)), may_go))
+
+    @rule(data=st.data())
+    def finish_load(self, data: st.DataObject) -> None:
+        if self.loads:
+            loaded = data.draw(st.sampled_from(self.loads))
+            self.loads.remove(loaded)
+            loaded.set()
 
     @rule(data=st.data())
     def depart(self, data: st.DataObject) -> None:
@@ -77,7 +100,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         assert snapshot.queued == len(self.callers) - len(self.inside)
         for adapter, load in snapshot.adapters.items():
             assert load.running == self.inside.count(adapter)
-            if load.queued and load.running < SETTINGS.max_concurrent_per_adapter:
+            if load.queued > self.aside.count(adapter) and load.running < SETTINGS.max_concurrent_per_adapter:
                 assert snapshot.running >= snapshot.capacity, f"{adapter} waits beside an empty place"
 
     @rule(seconds=st.floats(0, 6))

@@ -6,7 +6,9 @@ the place goes back, to the adapter whose turn it is. One process, one event loo
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
@@ -67,6 +69,8 @@ class FairAdmission:
         self._ready_replicas = ready_replicas
         self._call_later = call_later
         self._limits = RateLimits(settings)
+        self._aside: Counter[str] = Counter()
+        """By adapter, requests that gave their place back for a while."""
         self._queue: FairQueue[_Waiter] = FairQueue(settings.max_concurrent_per_adapter, _Waiter.still_waits)
 
     def admit(self, principal: Principal, adapter: str) -> "Place":
@@ -83,17 +87,18 @@ class FairAdmission:
         return AdmissionSnapshot(
             capacity=self._capacity(),
             running=queue.running,
-            queued=queue.queued,
+            queued=queue.queued + self._aside.total(),
             adapters={
-                adapter: AdapterLoad(queue.running_of(adapter), queue.queued_of(adapter))
-                for adapter in sorted(queue.adapters())
+                adapter: AdapterLoad(queue.running_of(adapter), queue.queued_of(adapter) + self._aside[adapter])
+                for adapter in sorted({*queue.adapters(), *self._aside})
             },
         )
 
     def check_integrity(self) -> None:
         """Raises `AssertionError` where the books do not agree. Cheap enough for tests only."""
         self._queue.check_integrity()
-        assert self._queue.queued <= self._settings.max_queue
+        assert self._queue.queued + self._aside.total() <= self._settings.max_queue
+        assert all(number > 0 for number in self._aside.values())
 
     def enter(self, principal: Principal, adapter: str) -> bool:
         """For `Place`. True: it has a place; False: it has none, and there is room in the queue. Raises
@@ -132,6 +137,27 @@ class FairAdmission:
             )
         return self._clock.monotonic() - began
 
+    def step_aside(self, adapter: str) -> None:
+        """For `Place`. Give a place back, and count as waiting. Raises `QueueFull`; then the place is still held."""
+        self._require_room(adapter)
+        self._aside[adapter] += 1
+        self.leave(adapter)
+
+    def step_back(self, adapter: str) -> bool:
+        """For `Place`. Waits no more, or from now on in the queue: True with a place, False without."""
+        self._aside[adapter] -= 1
+        if not self._aside[adapter]:
+            del self._aside[adapter]
+        if self._queue.anyone_next:
+            self._let_in()
+        return self._queue.start(adapter, self._capacity())
+
+    def stay_away(self, adapter: str) -> None:
+        """For `Place`. It does not come back."""
+        self._aside[adapter] -= 1
+        if not self._aside[adapter]:
+            del self._aside[adapter]
+
     def leave(self, adapter: str) -> None:
         """For `Place`. Give a place back."""
         self._queue.finish(adapter)
@@ -152,13 +178,13 @@ class FairAdmission:
 
     def _require_room(self, adapter: str) -> None:
         settings = self._settings
-        if self._queue.queued >= settings.max_queue:
+        if self._queue.queued + self._aside.total() >= settings.max_queue:
             raise QueueFull(
                 f"{settings.max_queue} requests wait already.",
                 details={"max_queue": settings.max_queue},
                 retry_after_s=RETRY_AFTER_S,
             )
-        if self._queue.queued_of(adapter) >= settings.max_queue_per_adapter:
+        if self._queue.queued_of(adapter) + self._aside[adapter] >= settings.max_queue_per_adapter:
             raise QueueFull(
                 f"{settings.max_queue_per_adapter} requests wait for {adapter!r} already.",
                 details={"adapter": adapter, "max_queue_per_adapter": settings.max_queue_per_adapter},
@@ -170,23 +196,42 @@ class Place:
     """`relay.ports.Admitted` and the context manager around it: one place, from enter to exit. `spend` may be called
     before the exit or after it."""
 
-    __slots__ = ("_adapter", "_admission", "_principal", "waited_s")
+    __slots__ = ("_adapter", "_admission", "_holds", "_principal", "waited_s")
 
     def __init__(self, admission: FairAdmission, principal: Principal, adapter: str) -> None:
         self._admission = admission
         self._principal = principal
         self._adapter = adapter
+        self._holds = False
         self.waited_s = 0.0
 
     async def __aenter__(self) -> "Place":
         if not self._admission.enter(self._principal, self._adapter):
             self.waited_s = await self._admission.wait(self._adapter)
+        self._holds = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._admission.leave(self._adapter)
+        if self._holds:
+            self._admission.leave(self._adapter)
+
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator[None]:
+        """Give the place to others for the length of the block, as while an adapter is loaded, and wait for one
+        again at its end. Meanwhile it counts as one that waits. Raises `QueueFull` before the block, and
+        `QueueTimeout` after it."""
+        self._admission.step_aside(self._adapter)
+        self._holds = False
+        try:
+            yield
+        except BaseException:
+            self._admission.stay_away(self._adapter)
+            raise
+        if not self._admission.step_back(self._adapter):
+            self.waited_s += await self._admission.wait(self._adapter)
+        self._holds = True
 
     def spend(self, tokens: int) -> None:
         """Count the tokens that the request turned out to use."""

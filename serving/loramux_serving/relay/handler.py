@@ -15,6 +15,7 @@ from loramux_serving.relay.framing import Headers
 from loramux_serving.relay.headers import REQUEST_ID, STICKY, caller_headers, engine_head, first, valid_request_id
 from loramux_serving.relay.ports import (
     Admission,
+    Admitted,
     Authenticator,
     Fleet,
     Leases,
@@ -98,12 +99,18 @@ class Relay:
         async with self._admission.admit(principal, target.adapter) as admitted:
             story.queue_s = admitted.waited_s
             try:
-                await self._try_replicas(exchange, request, principal, sticky, story)
+                await self._try_replicas(exchange, request, principal, sticky, story, admitted)
             finally:
                 admitted.spend(story.tokens)
 
     async def _try_replicas(
-        self, exchange: Exchange, request: InferenceRequest, principal: Principal, sticky: str | None, story: Story
+        self,
+        exchange: Exchange,
+        request: InferenceRequest,
+        principal: Principal,
+        sticky: str | None,
+        story: Story,
+        admitted: Admitted,
     ) -> None:
         """Ask one replica after another, as long as the caller has got nothing."""
         tried: set[str] = set()
@@ -116,15 +123,19 @@ class Relay:
             replica = self._fleet.pick(target, tried)
             story.target, story.replica = target, replica.id
             try:
+                if not self._leases.staged(target, replica.id):
+                    # A load may take long: who waits for one takes no place from requests that could run.
+                    async with admitted.aside():
+                        await self._leases.stage(target, replica.id)
+                    story.queue_s = admitted.waited_s
+                    story.target = target = self._names.resolve(request.model, sticky)
                 async with self._leases.lease(target, replica.id):
                     with replica.request():
                         await self._ask(replica, target, exchange, request, story)
-            except AdapterLost as error:
+            except (EngineUnavailable, EngineFailed, AdapterLost) as error:
                 failure = error
-                self._leases.lost(target, replica.id)
-                continue
-            except (EngineUnavailable, EngineFailed) as error:
-                failure = error
+                if isinstance(error, AdapterLost):
+                    self._leases.lost(target, replica.id)
                 tried.add(replica.id)
                 replica.suspect()
                 continue

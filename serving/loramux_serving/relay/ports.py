@@ -71,6 +71,11 @@ class Admitted(Protocol):
     @property
     def waited_s(self) -> float: ...
 
+    def aside(self) -> AbstractAsyncContextManager[None]:
+        """Give the place to others for the length of the block, and wait for one again at its end. Raises
+        `QueueFull` before the block, and `QueueTimeout` after it."""
+        ...
+
     def spend(self, tokens: int) -> None:
         """Count the tokens that the request turned out to use."""
         ...
@@ -114,6 +119,14 @@ class Leases(Protocol):
         caller that resolves and enters without awaiting in between can not lose the version. Entering waits until
         the version is staged there; concurrent callers share one load. Raises `EngineError`, `StorageError`,
         `ArtifactError`."""
+        ...
+
+    def staged(self, target: Target, replica_id: str) -> bool:
+        """Whether a lease would be had at once. Memory only."""
+        ...
+
+    async def stage(self, target: Target, replica_id: str) -> None:
+        """Load `target` on the replica. Raises what `lease` raises."""
         ...
 
     def lost(self, target: Target, replica_id: str) -> None:
