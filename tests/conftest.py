@@ -1,3 +1,3 @@
 """Fixtures that more than one room of the tests uses."""
 
-pytest_plugins = ["tests.fixtures.postgres", "tests.fixtures.vllm"]
+pytest_plugins = ["tests.fixtures.postgres", "tests.fixtures.s3", "tests.fixtures.vllm"]

@@ -13,11 +13,10 @@ from typing import Any
 import boto3
 import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 
 from loramux_adapters.artifacts.content import digest_of
 from tests.fakes.adapter_files import CONFIG, WEIGHTS, tar_bytes, zip_bytes
-from tests.fixtures.gateway import COMMAND, GatewayProcess, free_port
+from tests.fixtures.gateway import GatewayProcess, free_port, serve_in_vain
 from tests.fixtures.vllm import NAME, random_adapter
 
 pytestmark = [
@@ -44,15 +43,6 @@ def engine() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    yield f"http://{host}:{port}"
-    moto.stop()
-
-
-@pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory, vllm_base: Path) -> Path:
     """Adapters of the real base's shapes: `one` … `four`, all different, and `broken`."""
     root = tmp_path_factory.mktemp("sources")
@@ -65,7 +55,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory, vllm_base: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def gateway(
-    engine: str, s3: str, sources: Path, vllm_base: Path, tmp_path_factory: pytest.TempPathFactory
+    engine: str, s3_url: str, sources: Path, vllm_base: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayProcess]:
     process = GatewayProcess(
         tmp_path_factory.mktemp("home"),
@@ -73,7 +63,7 @@ def gateway(
         LORAMUX_ARTIFACTS__ROOTS=json.dumps([str(sources)]),
         LORAMUX_ARTIFACTS__SCHEMES='["file", "s3"]',
         LORAMUX_ARTIFACTS__MAX_ARCHIVE_BYTES=str(MAX_BYTES),
-        LORAMUX_ARTIFACTS__S3_ENDPOINT_URL=s3,
+        LORAMUX_ARTIFACTS__S3_ENDPOINT_URL=s3_url,
         AWS_ACCESS_KEY_ID="test",
         AWS_SECRET_ACCESS_KEY="test",
         AWS_DEFAULT_REGION="us-east-1",
@@ -205,9 +195,9 @@ def test_a_failed_version_says_why_and_can_be_mended(gateway: GatewayProcess, so
     assert add(gateway, "patient", sources / "one").json()["live"] == 2
 
 
-def test_s3_archive(gateway: GatewayProcess, s3: str, sources: Path) -> None:
+def test_s3_archive(gateway: GatewayProcess, s3_url: str, sources: Path) -> None:
     client = boto3.client(
-        "s3", endpoint_url=s3, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
+        "s3", endpoint_url=s3_url, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
     )
     client.create_bucket(Bucket="adapters")
     client.put_object(Bucket="adapters", Key="a/story.tar.gz", Body=tar_bytes(files(sources / "two"), prefix="story/"))
@@ -477,27 +467,23 @@ def test_a_keys_limit_is_a_429_that_says_when(gateway: GatewayProcess) -> None:
 
 
 def test_beyond_loopback_only_with_a_key(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [COMMAND, "serve", "--host", "0.0.0.0", "--port", "0", "--engine-urls", "http://127.0.0.1:9"],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(Path.home()), "LORAMUX_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "a key must exist" in done.stderr
+    said = serve_in_vain(tmp_path, "--host", "0.0.0.0", "--port", "0", "--engine-urls", "http://127.0.0.1:9")
+    assert "a key must exist" in said
     assert not (tmp_path / "admin.key").exists()
 
 
 def test_a_port_that_is_taken_says_so(gateway: GatewayProcess, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [COMMAND, "serve", "--port", str(gateway.port)],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(Path.home()), "LORAMUX_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "can not be listened on" in done.stderr
+    assert "can not be listened on" in serve_in_vain(tmp_path, "--port", str(gateway.port))
+
+
+def test_settings_that_are_wrong_say_which(tmp_path: Path) -> None:
+    config = tmp_path / "loramux.toml"
+    config.write_text("[engine]\nmax_loras = 0\nsize = 3\n")
+    said = serve_in_vain(tmp_path / "home", "--config", str(config))
+    assert "engine.max_loras" in said
+    assert "engine.size" in said
+    assert "does not exist" in serve_in_vain(tmp_path / "home", "--config", str(tmp_path / "none.toml"))
+
+
+def test_a_base_that_is_none_is_refused(tmp_path: Path) -> None:
+    assert "no checkpoint" in serve_in_vain(tmp_path / "home", "--port", "0", "--model", str(tmp_path))

@@ -12,7 +12,6 @@ from typing import Any
 import boto3
 import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 
 from loramux_adapters.artifacts.limits import ArchiveLimits
 from loramux_adapters.artifacts.s3 import S3Source
@@ -49,19 +48,10 @@ def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    yield f"http://{host}:{port}"
-    moto.stop()
-
-
 @pytest.fixture
-def bucket(server: str, credentials: None) -> Iterator[Any]:
-    httpx.post(f"{server}/moto-api/reset")
-    made = boto3.session.Session().resource("s3", endpoint_url=server).create_bucket(Bucket="adapters")
+def bucket(s3_url: str, credentials: None) -> Iterator[Any]:
+    httpx.post(f"{s3_url}/moto-api/reset")
+    made = boto3.session.Session().resource("s3", endpoint_url=s3_url).create_bucket(Bucket="adapters")
     yield made
     made.meta.client.close()
 
@@ -91,48 +81,48 @@ def files_of(directory: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("key", ["a.tar.gz", "deep/er/a b?c#d+é.bin"])
 @pytest.mark.parametrize("pack", [tar_bytes, zip_bytes])
-def test_an_archive_is_fetched(server: str, bucket: Any, tmp_path: Path, key: str, pack: Any) -> None:
+def test_an_archive_is_fetched(s3_url: str, bucket: Any, tmp_path: Path, key: str, pack: Any) -> None:
     content = pack(FILES)
     bucket.put_object(Key=key, Body=content)
-    seen = fetch(source_of(server), f"s3://adapters/{key}", tmp_path / "into")
+    seen = fetch(source_of(s3_url), f"s3://adapters/{key}", tmp_path / "into")
     assert files_of(tmp_path / "into") == FILES
     assert seen[-1] == (len(content), len(content))
 
 
 @pytest.mark.parametrize("source", ["s3://adapters/team/a", "s3://adapters/team/a/"])
-def test_a_prefix_is_fetched(server: str, bucket: Any, tmp_path: Path, source: str) -> None:
+def test_a_prefix_is_fetched(s3_url: str, bucket: Any, tmp_path: Path, source: str) -> None:
     for name, content in (FILES | {"README.md": b"x", "adapter_model.bin": b"p", "sub/x.bin": b"p"}).items():
         bucket.put_object(Key=f"team/a/{name}", Body=content)
     bucket.put_object(Key="team/ab/other.safetensors", Body=b"x")
-    seen = fetch(source_of(server), source, tmp_path / "into")
+    seen = fetch(source_of(s3_url), source, tmp_path / "into")
     assert files_of(tmp_path / "into") == FILES | {"adapter_model.bin": b""}
     total = sum(map(len, FILES.values()))
     assert (total, total) in seen
 
 
 def test_the_endpoint_may_come_from_the_environment(
-    server: str, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_url: str, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_url)
     bucket.put_object(Key="a", Body=tar_bytes(FILES))
     fetch(S3Source(LIMITS), "s3://adapters/a", tmp_path / "into")
     assert files_of(tmp_path / "into") == FILES
 
 
 @pytest.mark.parametrize("source", ["s3://adapters/absent.tgz", "s3://adapters/absent/", "s3://no-such-bucket/a.tgz"])
-def test_an_s3_object_that_is_missing_is_not_found(server: str, bucket: Any, tmp_path: Path, source: str) -> None:
-    assert not refused(source_of(server), source, tmp_path / "into", SourceNotFound).retryable
+def test_an_s3_object_that_is_missing_is_not_found(s3_url: str, bucket: Any, tmp_path: Path, source: str) -> None:
+    assert not refused(source_of(s3_url), source, tmp_path / "into", SourceNotFound).retryable
 
 
-def test_an_s3_prefix_without_a_config_is_not_found(server: str, bucket: Any, tmp_path: Path) -> None:
+def test_an_s3_prefix_without_a_config_is_not_found(s3_url: str, bucket: Any, tmp_path: Path) -> None:
     bucket.put_object(Key="a/adapter_model.safetensors", Body=b"x")
-    refused(source_of(server), "s3://adapters/a", tmp_path / "into", SourceNotFound)
+    refused(source_of(s3_url), "s3://adapters/a", tmp_path / "into", SourceNotFound)
 
 
 @contextmanager
-def authorization(server: str) -> Iterator[None]:
+def authorization(s3_url: str) -> Iterator[None]:
     """moto checks signatures and policies while this is open (docs.getmoto.org, "IAM-like access control")."""
-    url = f"{server}/moto-api/reset-auth"
+    url = f"{s3_url}/moto-api/reset-auth"
     before = json.loads(httpx.post(url, content=b"0").text)["PREVIOUS_INITIAL_NO_AUTH_ACTION_COUNT"]
     try:
         yield
@@ -142,58 +132,58 @@ def authorization(server: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("source", ["s3://adapters/a.tgz", "s3://adapters/a/"])
 def test_an_s3_object_that_is_forbidden_to_a_user_without_the_right(
-    server: str, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+    s3_url: str, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     bucket.put_object(Key="a.tgz", Body=tar_bytes(FILES))
-    iam = boto3.session.Session().client("iam", endpoint_url=server)
+    iam = boto3.session.Session().client("iam", endpoint_url=s3_url)
     iam.create_user(UserName="nobody")
     key = iam.create_access_key(UserName="nobody")["AccessKey"]
     iam.close()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
-    with authorization(server):
-        error = refused(source_of(server), source, tmp_path / "into", SourceForbidden)
+    with authorization(s3_url):
+        error = refused(source_of(s3_url), source, tmp_path / "into", SourceForbidden)
     assert not error.retryable
     assert "rights" in error.message
 
 
-def test_unknown_s3_credentials_are_forbidden(server: str, bucket: Any, tmp_path: Path) -> None:
+def test_unknown_s3_credentials_are_forbidden(s3_url: str, bucket: Any, tmp_path: Path) -> None:
     bucket.put_object(Key="a.tgz", Body=tar_bytes(FILES))
-    with authorization(server):
-        refused(source_of(server), "s3://adapters/a.tgz", tmp_path / "into", SourceForbidden)
+    with authorization(s3_url):
+        refused(source_of(s3_url), "s3://adapters/a.tgz", tmp_path / "into", SourceForbidden)
 
 
 def test_without_credentials_it_is_forbidden_and_says_why(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    error = refused(source_of(server), "s3://adapters/a.tgz", tmp_path / "into", SourceForbidden)
+    error = refused(source_of(s3_url), "s3://adapters/a.tgz", tmp_path / "into", SourceForbidden)
     assert "no credentials" in error.message
 
 
-def test_an_unknown_profile_is_forbidden(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_profile_is_forbidden(s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "absent")
-    refused(source_of(server), "s3://adapters/a.tgz", tmp_path / "into", SourceForbidden)
+    refused(source_of(s3_url), "s3://adapters/a.tgz", tmp_path / "into", SourceForbidden)
 
 
-def test_an_s3_object_larger_than_allowed_is_refused(server: str, bucket: Any, tmp_path: Path) -> None:
+def test_an_s3_object_larger_than_allowed_is_refused(s3_url: str, bucket: Any, tmp_path: Path) -> None:
     bucket.put_object(Key="a.tgz", Body=bytes(MIB + 1))
-    error = refused(source_of(server), "s3://adapters/a.tgz", tmp_path / "into", SourceTooLarge)
+    error = refused(source_of(s3_url), "s3://adapters/a.tgz", tmp_path / "into", SourceTooLarge)
     assert error.details == {"max_bytes": MIB}
     assert files_of(tmp_path / "into") == {}
 
 
-def test_an_s3_prefix_larger_than_allowed_is_refused(server: str, bucket: Any, tmp_path: Path) -> None:
+def test_an_s3_prefix_larger_than_allowed_is_refused(s3_url: str, bucket: Any, tmp_path: Path) -> None:
     bucket.put_object(Key=f"a/{CONFIG}", Body=b"{}")
     bucket.put_object(Key=f"a/{WEIGHTS}", Body=bytes(MIB))
-    refused(source_of(server), "s3://adapters/a", tmp_path / "into", SourceTooLarge)
+    refused(source_of(s3_url), "s3://adapters/a", tmp_path / "into", SourceTooLarge)
     assert files_of(tmp_path / "into") == {}
 
 
-def test_an_s3_object_that_is_no_archive_is_corrupt(server: str, bucket: Any, tmp_path: Path) -> None:
+def test_an_s3_object_that_is_no_archive_is_corrupt(s3_url: str, bucket: Any, tmp_path: Path) -> None:
     bucket.put_object(Key="a.tgz", Body=b"rubbish")
-    refused(source_of(server), "s3://adapters/a.tgz", tmp_path / "into", ArchiveCorrupt)
+    refused(source_of(s3_url), "s3://adapters/a.tgz", tmp_path / "into", ArchiveCorrupt)
 
 
 def test_a_store_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
