@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import DEMO
-from tests.fixtures.gateway import GatewayProcess
+from tests.fixtures.gateway import GatewayProcess, eventually
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -56,7 +55,8 @@ def engine_server(process: GatewayProcess) -> psutil.Process:
     )
 
 
-def call(client: httpx.Client, model: str, *, stream: bool) -> Ending:
+def call(client: httpx.Client, model: str, *, stream: bool, began: threading.Semaphore | None = None) -> Ending:
+    """`began` is released when the first line of the answer is there."""
     body = {
         "model": model,
         "messages": [{"role": "user", "content": PROMPTS[model][0]}],
@@ -68,6 +68,8 @@ def call(client: httpx.Client, model: str, *, stream: bool) -> Ending:
     last = ""
     with client.stream("POST", "/v1/chat/completions", json=body) as answer:
         for line in answer.iter_lines():
+            if line and not last and began is not None:
+                began.release()
             if line:
                 last = line
         return Ending(answer.status_code, answer.status_code == 200, last, answer.headers.get("retry-after"))
@@ -79,14 +81,14 @@ def test_kill_the_engine_under_load(process: GatewayProcess) -> None:
     before = {name: process.ask(name, PROMPTS[name][0]) for name in ADAPTERS}
     endings: list[Ending] = []
     broken: list[str] = []
-    over = threading.Event()
+    streaming = threading.Semaphore(0)
     under_way = threading.Barrier(9)
 
     def caller(model: str, stream: bool) -> None:
         with process.client(300.0) as client:
             under_way.wait(60)
             try:
-                endings.append(call(client, model, stream=stream))
+                endings.append(call(client, model, stream=stream, began=streaming))
             except httpx.HTTPError as error:
                 broken.append(repr(error))
 
@@ -94,15 +96,12 @@ def test_kill_the_engine_under_load(process: GatewayProcess) -> None:
     for thread in callers:
         thread.start()
     under_way.wait(60)
-    deadline = time.monotonic() + 60
-    while process.admin("GET", "/replicas").json()["replicas"][0]["outstanding"] < 8:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(1.5)  # so that streams are in the middle of their answers
+    eventually(lambda: process.admin("GET", "/replicas").json()["replicas"][0]["outstanding"] == 8)
+    for _ in range(4):
+        assert streaming.acquire(timeout=60)  # all streams are in the middle of their answers
     engine_server(process).kill()
     for thread in callers:
         thread.join(120)
-    over.set()
 
     assert broken == []
     assert len(endings) == 8
@@ -119,10 +118,7 @@ def test_kill_the_engine_under_load(process: GatewayProcess) -> None:
     assert any(not ending.began for ending in endings)
 
     # While it starts again: not ready, and a clear answer to who calls.
-    deadline = time.monotonic() + 5
-    while httpx.get(f"{process.url}/readyz").status_code == 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    eventually(lambda: httpx.get(f"{process.url}/readyz").status_code == 503, 5.0)
     assert httpx.get(f"{process.url}/healthz").status_code == 200
     with process.client() as client:
         refused = call(client, "pirate", stream=False)
@@ -156,12 +152,13 @@ def test_ctrl_c_ends_every_process(process: GatewayProcess) -> None:
 
 def test_kill_9_of_the_gateway_leaves_no_engine(process: GatewayProcess) -> None:
     process.start(ready=False)
-    deadline = time.monotonic() + 120
-    while not any(
-        "EngineCore" in child.name() or "EngineCore" in " ".join(child.cmdline()) for child in descendants(process.pid)
-    ):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    eventually(
+        lambda: any(
+            "EngineCore" in child.name() or "EngineCore" in " ".join(child.cmdline())
+            for child in descendants(process.pid)
+        ),
+        120.0,
+    )
     children = descendants(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     _, alive = psutil.wait_procs(children, timeout=30)

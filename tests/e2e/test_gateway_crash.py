@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import DEMO
-from tests.fixtures.gateway import GatewayProcess, serve_in_vain
+from tests.fixtures.gateway import GatewayProcess, eventually, serve_in_vain
 from tests.fixtures.vllm import RealVllm
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -133,10 +133,7 @@ def test_kill_during_upload_leaves_nothing(process: GatewayProcess) -> None:
     thread = threading.Thread(target=upload)
     thread.start()
     assert begun.wait(60)
-    deadline = time.monotonic() + 30
-    while not list((process.home / "uploads").iterdir()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    eventually(lambda: any((process.home / "uploads").iterdir()))
     process.kill()
     killed.set()
     thread.join(60)

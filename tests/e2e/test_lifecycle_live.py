@@ -3,14 +3,13 @@
 import io
 import tarfile
 import threading
-import time
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.e2e.conftest import DEMO
-from tests.fixtures.gateway import GatewayProcess
+from tests.fixtures.gateway import GatewayProcess, eventually
 from tests.fixtures.vllm import RealVllm
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -113,10 +112,7 @@ def test_twenty_updates_under_eight_streams(gateway: GatewayProcess, vllm: RealV
 
     described = gateway.admin("GET", "/adapters/turning").json()
     live = next(version for version in described["versions"] if version["number"] == described["live"])
-    deadline = time.monotonic() + 60
-    while {name for name in engine_names(vllm) if name.startswith("turning@")} != {live["engine_name"]}:
-        assert time.monotonic() < deadline, engine_names(vllm)
-        time.sleep(0.2)
+    eventually(lambda: {name for name in engine_names(vllm) if name.startswith("turning@")} == {live["engine_name"]})
 
 
 def test_known_content_shares_artifact_and_engine_name(gateway: GatewayProcess) -> None:
@@ -147,10 +143,7 @@ def test_delete_is_404_at_once_and_lets_requests_finish(gateway: GatewayProcess,
     with gateway.client() as client:
         thread = threading.Thread(target=lambda: texts.append(stream(client, "leaving", 60)[0]))
         thread.start()
-        deadline = time.monotonic() + 60
-        while gateway.admin("GET", "/replicas").json()["replicas"][0]["outstanding"] == 0:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        eventually(lambda: gateway.admin("GET", "/replicas").json()["replicas"][0]["outstanding"] > 0)
         operation = gateway.admin("DELETE", "/adapters/leaving").json()["operation"]
         body = {"model": "leaving", "messages": [{"role": "user", "content": "?"}]}
         gone = client.post("/v1/chat/completions", json=body)

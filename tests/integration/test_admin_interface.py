@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 
 from loramux_adapters.artifacts.content import digest_of
 from tests.fakes.adapter_files import CONFIG, WEIGHTS, tar_bytes, zip_bytes
-from tests.fixtures.gateway import GatewayProcess, free_port, serve_in_vain
+from tests.fixtures.gateway import GatewayProcess, eventually, free_port, serve_in_vain
 from tests.fixtures.vllm import NAME, random_adapter
 
 pytestmark = [
@@ -444,10 +443,7 @@ def test_not_ready_while_a_pinned_adapter_can_not_answer(engine: str, sources: P
         shutil.rmtree(leaving)
         httpx.delete(f"{engine}/loramux/v1/adapters/{engine_name(sources / 'two', 'held')}").raise_for_status()
         process.start(ready=False)
-        deadline = time.monotonic() + 30
-        while process.admin("GET", "/replicas").json()["replicas"][0]["state"] != "ready":
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually(lambda: process.admin("GET", "/replicas").json()["replicas"][0]["state"] == "ready")
         answer = httpx.get(f"{process.url}/readyz")
         assert answer.status_code == 503
         assert answer.json()["missing"] == ["held"]
