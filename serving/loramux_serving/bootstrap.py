@@ -98,6 +98,8 @@ def build(settings: Settings, base_dir: Path, base_name: str, database: Database
     replicas = _replicas(settings, clock)
     fleet = Fleet(replicas, manager.staged_on)
     admission = FairAdmission(settings.admission, clock, ready_replicas=fleet.count_ready)
+    for replica in replicas:
+        replica.when_ready(admission.capacity_changed)
     relay = Relay(settings.relay, keyring, registry, admission, fleet, manager, usage)
     # What is taken for granted of an engine without our plugin, which can not be asked.
     assumed = Capabilities(

@@ -57,7 +57,6 @@ class Gateway:
             first=lambda: self._first(services.registry.snapshot, on_disk),
         )
         services.events.publish("replica.attached", replica=engine.replica_id)
-        asyncio.get_running_loop().call_soon(services.admission.capacity_changed)
 
     def detach(self, replica_id: str) -> None:
         self._services.manager.detach(replica_id)

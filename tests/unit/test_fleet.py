@@ -106,3 +106,17 @@ def test_since_moves_with_the_state_only() -> None:
     assert member.status().since == begun
     member.become(ReplicaState.READY)
     assert member.status().since == begun + 5.0
+
+
+def test_each_beginning_of_service_is_told() -> None:
+    member = EngineReplica("engine-0", clock=FakeClock())
+    told: list[ReplicaState] = []
+    member.when_ready(lambda: told.append(member.state))
+    member.become(ReplicaState.READY)
+    member.become(ReplicaState.READY)
+    member.drain(True)
+    member.drain(False)
+    member.become(ReplicaState.FAILED)
+    member.drain(True)
+    member.become(ReplicaState.READY)
+    assert told == [ReplicaState.READY] * 2

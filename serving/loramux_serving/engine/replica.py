@@ -54,6 +54,7 @@ class EngineReplica:
         self._draining = False
         self._outstanding = 0
         self._on_suspect: Callable[[], None] | None = None
+        self._on_ready: Callable[[], None] | None = None
 
     @property
     def id(self) -> str:
@@ -84,17 +85,29 @@ class EngineReplica:
     def when_suspected(self, call: Callable[[], None]) -> None:
         self._on_suspect = call
 
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """`call` hears each time that the replica begins to take requests."""
+        self._on_ready = call
+
     def become(self, state: ReplicaState, detail: str = "", code: str | None = None) -> None:
         """Change what its engine is. A drain outlasts this."""
+        before = self.state
         if state is not self._state:
             self._since = self._clock.now()
         self._state, self._detail, self._code = state, detail, code
+        self._tell_if_ready(before)
 
     def drain(self, on: bool) -> None:
         """Give it no further requests (`on`), or some again. Requests under way go on."""
+        before = self.state
         if on is not self._draining:
             self._draining = on
             self._since = self._clock.now()
+        self._tell_if_ready(before)
+
+    def _tell_if_ready(self, before: ReplicaState) -> None:
+        if self.state is ReplicaState.READY and before is not ReplicaState.READY and self._on_ready is not None:
+            self._on_ready()
 
     def status(self) -> ReplicaStatus:
         return ReplicaStatus(
