@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from loramux_adapters.errors import SourceNotFound, WeightsMismatch
-from loramux_adapters.model import AdapterInfo, Artifact, BaseModel, Target
+from loramux_adapters.model import UPLOAD_SCHEME, AdapterInfo, Artifact, BaseModel, Target
 from loramux_adapters.ports import ArtifactSource, ArtifactStore, Progress
 from loramux_adapters.validate import validate
 
@@ -85,7 +85,7 @@ class Library:
             artifact = await asyncio.to_thread(self.store.get, target.digest)
         if artifact is not None:
             return artifact.path
-        if source.startswith("upload:"):
+        if source.startswith(UPLOAD_SCHEME):
             raise SourceNotFound(
                 f"The files of {target.adapter!r} version {target.version} were uploaded and are gone from the disk; "
                 "upload them again."

@@ -190,7 +190,7 @@ class Lifecycle:
 
     async def _arrive(self, run: _Run) -> None:
         operation = run.operation
-        version = await self._version(operation)
+        version = self._version(operation)
         run.source = version.source
         version = await self._enter(operation, version, VersionState.FETCHING)
         async with self._fetched(operation, version) as (artifact, info):
@@ -236,11 +236,10 @@ class Lifecycle:
         self._events.publish(f"version.{state}", version.adapter, version.number)
         return version
 
-    async def _version(self, operation: Operation) -> Version:
+    def _version(self, operation: Operation) -> Version:
         """Raises `VersionNotFound` where it was deleted meanwhile."""
-        state = await asyncio.to_thread(self._registry.store.state)
         assert operation.version is not None
-        version = state.versions.get((operation.adapter, operation.version))
+        version = self._registry.snapshot.state.versions.get((operation.adapter, operation.version))
         if version is None:
             raise VersionNotFound(f"Version {operation.version} of {operation.adapter!r} was deleted.")
         return version
@@ -287,7 +286,7 @@ class Lifecycle:
         self._events.publish("adapter.deleted", operation.adapter)
 
     async def _delete_version(self, operation: Operation) -> None:
-        version = await self._version(operation)
+        version = self._version(operation)
         await self._remove([version])
         await self._registry.change(
             self._registry.store.finish_delete_version,

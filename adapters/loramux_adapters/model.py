@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+UPLOAD_SCHEME = "upload:"
+"""Begins the source of an adapter that was sent as a body: once it is in the disk tier, there is no other copy."""
+
 
 class Tier(StrEnum):
     """Where a version's weights are, best first."""
@@ -101,8 +104,9 @@ class AdapterInfo:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One immutable artifact on local disk: a directory that holds just `adapter_config.json` and
-    `adapter_model.safetensors`. `digest` is the sha256 (64 hex digits) of its canonical content."""
+    """One immutable artifact on local disk: a directory that holds `adapter_config.json`,
+    `adapter_model.safetensors`, and the disk tier's own note of their sizes. `digest` is the sha256 (64 hex digits)
+    of its canonical content."""
 
     digest: str
     path: Path

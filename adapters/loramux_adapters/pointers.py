@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from loramux_adapters.errors import AdapterNotFound, VersionNotReady
+from loramux_adapters.errors import AdapterNotFound, RequestInvalid, VersionNotReady
 from loramux_adapters.events import EventLog
 from loramux_adapters.library import Library
 from loramux_adapters.manager import AdapterManager
@@ -39,7 +39,10 @@ class Pointers:
             return await self._registry.rollback(name)
 
     async def set_canary(self, name: str, number: int | None, weight: float) -> Adapter:
-        """As `promote`, for a share of the requests. `number` None ends the canary."""
+        """As `promote`, for a share of the requests. `number` None ends the canary. Raises `RequestInvalid` for a
+        weight that is no share."""
+        if number is not None and not 0.0 < weight < 1.0:
+            raise RequestInvalid("The weight of a canary is a share between 0 and 1; promote a version for all of it.")
         async with self._staged(name, number):
             return await self._registry.set_canary(name, number, weight)
 

@@ -146,8 +146,6 @@ class Registry:
         return adapter
 
     async def set_canary(self, name: str, number: int | None, weight: float) -> Adapter:
-        if number is not None and not 0.0 < weight < 1.0:
-            raise RequestInvalid("The weight of a canary is a share between 0 and 1; promote a version for all of it.")
         adapter = await self.change(self.store.set_canary, name, number, weight, self._clock.now())
         self._events.publish("canary.changed", name, number, weight=weight)
         return adapter

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from loramux_adapters.errors import ModelNotFound
 from loramux_adapters.model import (
+    UPLOAD_SCHEME,
     Adapter,
     AdapterState,
     RegistryState,
@@ -62,7 +63,7 @@ class Snapshot:
                 continue
             adapter = self.state.adapters.get(version.adapter)
             pinned = adapter is not None and adapter.pin is not None and adapter.live == version.number
-            if pinned or version.source.startswith("upload:") or version.state.arriving:
+            if pinned or version.source.startswith(UPLOAD_SCHEME) or version.state.arriving:
                 found.add(version.digest)
         return frozenset(found)
 

@@ -5,12 +5,11 @@ An upload is a file (an archive) or a directory (the files of a multipart body) 
 """
 
 import asyncio
-import errno
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -19,10 +18,16 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from loramux_adapters.errors import RequestInvalid, SourceTooLarge, StorageFull
+from loramux_adapters.artifacts.filesystem import storage_errors
+from loramux_adapters.errors import RequestInvalid, SourceTooLarge
+from loramux_adapters.model import UPLOAD_SCHEME
 
 _FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 _MAX_PART_HEAD_BYTES = 8 * 1024
+
+
+def source_of(path: Path) -> str:
+    return UPLOAD_SCHEME + path.name
 
 
 class Upload:
@@ -30,7 +35,7 @@ class Upload:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.source = f"upload:{path.name}"
+        self.source = source_of(path)
         self.kept = False
 
     def keep(self) -> None:
@@ -50,7 +55,7 @@ class UploadDesk:
         """Make the directory; remove what a crash left, but not the sources in `keep`."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in self._directory.iterdir():
-            if f"upload:{path.name}" not in keep:
+            if source_of(path) not in keep:
                 _remove(path)
 
     @asynccontextmanager
@@ -58,7 +63,7 @@ class UploadDesk:
         """The body of `request`, durable on disk. Raises `RequestInvalid`, `SourceTooLarge`, `StorageFull`."""
         upload = Upload(self._directory / uuid4().hex)
         try:
-            with _full_disk_told():
+            with storage_errors("receiving an upload"):
                 kind, options = parse_options_header(request.headers.get("content-type", ""))
                 if kind == b"multipart/form-data":
                     await self._receive_files(request, upload.path, options.get(b"boundary", b""))
@@ -195,13 +200,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _full_disk_told() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull("The disk for uploads is full; free space and try again.") from error
-        raise

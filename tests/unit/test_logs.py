@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import pytest
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from loramux_serving.settings import LogSettings
-from loramux_serving.telemetry.logs import configure, request_context
+from loramux_serving.telemetry.logs import configure
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +91,7 @@ async def test_a_requests_id_is_in_all_that_it_causes_and_in_nothing_else() -> N
     stream = started()
 
     async def request(number: str) -> None:
-        with request_context(number, adapter="law"):
+        with bound_contextvars(request_id=number, adapter="law"):
             await asyncio.sleep(0)
             structlog.get_logger("loramux").info("x")
             await asyncio.create_task(asyncio.to_thread(logging.getLogger("uvicorn").info, "y"))
@@ -104,7 +105,7 @@ async def test_a_requests_id_is_in_all_that_it_causes_and_in_nothing_else() -> N
 
 def test_the_id_goes_on_error() -> None:
     stream = started()
-    with pytest.raises(ZeroDivisionError), request_context("r1"):
+    with pytest.raises(ZeroDivisionError), bound_contextvars(request_id="r1"):
         raise ZeroDivisionError
     structlog.get_logger("loramux").info("x")
     assert "request_id" not in lines(stream)[0]

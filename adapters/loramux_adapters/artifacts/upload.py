@@ -8,10 +8,10 @@ from loramux_adapters.artifacts.filesystem import storage_errors
 from loramux_adapters.artifacts.limits import ArchiveLimits
 from loramux_adapters.artifacts.local import copy_adapter
 from loramux_adapters.errors import RequestInvalid
+from loramux_adapters.model import UPLOAD_SCHEME
 from loramux_adapters.names import shown
 from loramux_adapters.ports import Progress
 
-_SCHEME = "upload:"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
@@ -41,7 +41,7 @@ class UploadSource:
                 path.unlink(missing_ok=True)
 
     def _locate(self, source: str) -> Path:
-        name = source.removeprefix(_SCHEME)
-        if not source.startswith(_SCHEME) or not _NAME.fullmatch(name):
+        name = source.removeprefix(UPLOAD_SCHEME)
+        if not source.startswith(UPLOAD_SCHEME) or not _NAME.fullmatch(name):
             raise RequestInvalid(f"The source {shown(source)} must read upload:<name>.")
         return self._uploads / name

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from loramux_adapters.artifacts.filesystem import sync
 from loramux_adapters.errors import SettingsInvalid, StorageFailed
 from loramux_serving.auth.api_keys import digest, new_secret
 from loramux_serving.settings import Settings
@@ -108,18 +109,10 @@ def _create(path: Path, secret: str) -> bool:
             os.link(draft, path)
         except FileExistsError:
             return False
-        _sync_directory(path.parent)
+        sync(path.parent)
         return True
     finally:
         draft.unlink()
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _close_to_others(path: Path, descriptor: int) -> None:

@@ -7,11 +7,9 @@ form. Fields that were bound to the context, such as a request's id, are in ever
 import logging
 import re
 import sys
-from contextlib import AbstractContextManager
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 import structlog
-from structlog.contextvars import bound_contextvars
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from loramux_serving.auth.api_keys import PREFIX
@@ -73,11 +71,6 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-
-
-def request_context(request_id: str, **fields: Any) -> AbstractContextManager[None]:
-    """Within it, every line that this task logs, and the tasks that it starts, holds `request_id` and `fields`."""
-    return cast(AbstractContextManager[None], bound_contextvars(request_id=request_id, **fields))
 
 
 def _renderers(settings: LogSettings, stream: TextIO) -> list[Processor]:
