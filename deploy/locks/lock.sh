@@ -23,7 +23,8 @@ compile() { # name, further arguments
         "$@" pyproject.toml "$locks/build.in" --output-file "$work/$name.txt"
 }
 
-compile dev --extra cpu --extra postgres --extra dev "$locks/torch.in"
+compile dev --extra cpu --extra postgres --extra bench --extra dev "$locks/torch.in"
 compile cpu --extra cpu "$locks/torch.in" --constraint "$work/dev.txt"
 compile gateway --constraint "$work/dev.txt"
-for name in gateway cpu dev; do mv "$work/$name.txt" "$locks/$name.txt"; done
+compile bench --extra bench --constraint "$work/dev.txt"
+for name in gateway cpu bench dev; do mv "$work/$name.txt" "$locks/$name.txt"; done

@@ -1,0 +1,1 @@
+"""`loramux bench`: thin commands."""

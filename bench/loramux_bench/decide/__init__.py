@@ -1,0 +1,1 @@
+"""Whether one run is slower than another, and whether it may ship."""

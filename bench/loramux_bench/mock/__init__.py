@@ -1,0 +1,1 @@
+"""An endpoint of known timing, to measure the bench itself against."""

@@ -1,0 +1,1 @@
+"""From records to figures: measures, summary, cost, LLMPerf's files."""
