@@ -62,6 +62,11 @@ $(VENV)/.cpu: $(LOCKS)/cpu.txt pyproject.toml $(VENV)/.torch
 	$(INSTALL) --no-build-isolation -e .
 	@touch $@
 
+$(VENV)/.bench: $(LOCKS)/bench.txt pyproject.toml | $(BIN)/python
+	$(INSTALL) --require-hashes -r $(LOCKS)/bench.txt
+	$(INSTALL) --no-build-isolation -e .
+	@touch $@
+
 $(VENV)/.dev: $(LOCKS)/dev.txt $(VENV)/.cpu
 	$(INSTALL) --require-hashes -r $(LOCKS)/dev.txt
 	@touch $@

@@ -31,8 +31,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_s: float
     """Since the run's start."""
     metrics: dict[str, float] | None = None
-    """Gauges and counters by Prometheus name with labels, such as `loramux_requests_outstanding{replica="engine-0"}`; of
-    histograms the `_sum` and `_count`."""
+    """Gauges and counters by Prometheus name with labels, such as `loramux_requests_outstanding{replica="engine-0"}`;
+    of histograms the `_sum` and `_count`."""
     tiers: dict[str, str] | None = None
     """Best tier of each adapter's live version over the replicas: `gpu`, `cpu`, `disk`, `remote`."""
     replicas: dict[str, str] | None = None
@@ -83,11 +83,19 @@ class RunInfo(msgspec.Struct, kw_only=True):
     """`running`, `done`, `interrupted`, `failed`."""
     failure: str = ""
     """A sentence, where `failed`."""
+    status: str = ""
+    """What is being done now, for people."""
     workers: int = 1
     ready_wait_s: float = 0.0
     """How long the endpoint said "not ready" before the load began."""
     prepare_s: float = 0.0
+    notes: list[str] = msgspec.field(default_factory=list)
+    """Sentences: what was not as the scenario wants it."""
+    left_undone: list[str] = msgspec.field(default_factory=list)
+    """Sentences: what was made for the run and could not be taken away after it."""
     adapters: list[str] = msgspec.field(default_factory=list)
+    base: str = ""
+    """The base's name, where known."""
     tokenizer: str = ""
     """How prompt lengths were made: a path, or `endpoint`."""
     prompt_overhead_tokens: float = 0.0

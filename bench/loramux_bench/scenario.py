@@ -1,5 +1,6 @@
 """A scenario: what load to send where. Read from TOML; unknown keys and wrong values are refused with their place."""
 
+import json
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -252,12 +253,15 @@ def load_scenario(name_or_path: str, overrides: Iterable[str] = ()) -> Scenario:
     values in TOML (text without quotes is taken as text). Raises `ScenarioError`."""
     path = available().get(name_or_path) or Path(name_or_path)
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
         known = ", ".join(sorted(available()))
         raise ScenarioError(f"There is no scenario {name_or_path!r}: neither a file nor one of {known}.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ScenarioError(f"The scenario {path} can not be read: {error}.") from error
+    if not isinstance(content, dict):
+        raise ScenarioError(f"The scenario {path} holds no table of keys.")
     content.setdefault("name", path.stem)
     for override in overrides:
         _override(content, override)

@@ -1,6 +1,7 @@
 """The root of the commands: where global options may stand, and how a failure ends."""
 
 import sys
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import typer
@@ -11,8 +12,10 @@ from loramux_serving.cli.gateway import Fault
 
 _FLAGS = ("--json",)
 _VALUED = ("--url", "--key")
-_OWN_OPTIONS = ("serve",)
-"""Commands that talk to no gateway: what follows their name is theirs alone."""
+_OWN_OPTIONS = ("serve", "bench")
+"""Commands that do without our connection: what follows their name is theirs alone."""
+_PLUGINS = "loramux.commands"
+"""Entry points of this group are commands too: Typer applications, imported when they are called."""
 
 
 def global_first(args: list[str]) -> list[str]:
@@ -40,6 +43,13 @@ class RootGroup(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, global_first(args))
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *sorted(_plugins())]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        plugin = _plugins().get(cmd_name)
+        return _load(plugin) if plugin else super().get_command(ctx, cmd_name)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -47,6 +57,30 @@ class RootGroup(TyperGroup):
             raise _told(fault) from None
         except LoramuxError as error:
             raise _told(Fault(error.message, error.code)) from error
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    return {plugin.name: plugin for plugin in entry_points(group=_PLUGINS)}
+
+
+def _load(plugin: EntryPoint) -> Any:
+    """Its command, or where packages that it needs are not installed, one that says so."""
+    try:
+        return typer.main.get_command(plugin.load())
+    except ModuleNotFoundError as missing:
+        if str(missing.name).startswith("loramux"):
+            raise
+        return _absent(plugin.name, f"{plugin.name} needs {missing.name}: pip install 'loramux[{plugin.name}]'")
+
+
+def _absent(name: str, why: str) -> Any:
+    absent = typer.Typer()
+
+    @absent.command(name, help=f"({why})", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+    def tell() -> None:
+        raise Fault(why)
+
+    return typer.main.get_command(absent)
 
 
 def _told(fault: Fault) -> typer.Exit:
