@@ -87,6 +87,11 @@ class LoadProcess:
         assert status is not None
         return status
 
+    @property
+    def pid(self) -> int:
+        """Of the master."""
+        return self._running.pid
+
     def interrupt(self) -> None:
         """Ask it to end now; it keeps what it has."""
         if self._running.poll() is None:

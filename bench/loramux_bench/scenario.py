@@ -20,7 +20,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Target(_Part):
@@ -77,6 +77,8 @@ class Arrivals(_Part):
     def _whole(self) -> "Arrivals":
         if (self.kind == "trace") != bool(self.trace):
             raise ValueError('a trace needs kind = "trace" and a file')
+        if self.trace and self.stages:
+            raise ValueError("trace and stages exclude each other")
         return self
 
 
@@ -117,6 +119,9 @@ class Prompts(_Part):
     output_tokens: Normal = Normal(mean=32, stddev=0)
     text: str = ""
     """A file to take prompts from. Empty: the bench's own text."""
+    mark: str = ""
+    """Prompts of runs with different marks begin differently, so that what an engine has cached of an earlier run does
+    not flatter a later one. Empty: each run has its own."""
     tokenizer: str = ""
     """A `tokenizer.json`, or a directory with one. Empty: lengths are set by asking the endpoint for its usage."""
     ignore_eos: bool = True
@@ -288,7 +293,7 @@ def _said(fault: Mapping[str, Any]) -> str:
 
 def _override(content: dict[str, Any], override: str) -> None:
     place, equals, text = override.partition("=")
-    keys = place.split(".")
+    keys = place.strip().split(".")
     if not equals or not all(keys):
         raise ScenarioError(f"An override has the form key.key=value, not {override!r}.")
     try:
@@ -297,13 +302,19 @@ def _override(content: dict[str, Any], override: str) -> None:
         value = text
     inner: Any = content
     for key in keys[:-1]:
-        inner = inner[int(key)] if isinstance(inner, list) and key.isdigit() else inner.setdefault(key, {})
+        inner = inner[_position(inner, key, place)] if isinstance(inner, list) else inner.setdefault(key, {})
         if not isinstance(inner, dict | list):
             raise ScenarioError(f"{place!r} leads through {key!r}, which holds a value.")
     if isinstance(inner, list):
-        inner[int(keys[-1])] = value
+        inner[_position(inner, keys[-1], place)] = value
     else:
         inner[keys[-1]] = value
+
+
+def _position(inner: list[Any], key: str, place: str) -> int:
+    if key.isdecimal() and key.isascii() and int(key) < len(inner):
+        return int(key)
+    raise ScenarioError(f"{place!r} leads to a list of {len(inner)}: {key!r} is no position in it, counted from 0.")
 
 
 def endpoint_url(target: Target, environment: Mapping[str, str] = os.environ) -> str:

@@ -48,15 +48,17 @@ def run_interleaved(
     sides: Sequence[Live], *, repeats: int, results: Path, processes: int, watcher: Watcher
 ) -> list[list[RunDir]]:
     """The runs of each side. Rounds go there and back (A B, B A, A B, ...), so that a drift of the machine is in both.
-    Each run has its report. Raises what `launch` raises."""
+    Each
+    round has a seed of its own, the same for all sides. Each run has its report. Raises what `launch` raises."""
     runs: list[list[RunDir]] = [[] for _ in sides]
     for number in range(repeats):
         order = range(len(sides)) if number % 2 == 0 else reversed(range(len(sides)))
         for place in order:
             side = sides[place]
             label = f"{side.scenario.name}, {side.name}, {number + 1} of {repeats}"
-            with watcher(side.scenario, label) as view:
-                run = launch(side.scenario, results / side.name, processes=processes, view=view)
+            scenario = side.scenario.model_copy(update={"seed": side.scenario.seed + number})
+            with watcher(scenario, label) as view:
+                run = launch(scenario, results / side.name, processes=processes, view=view)
             write_results(run)
             runs[place].append(run)
     return runs

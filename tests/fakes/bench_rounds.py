@@ -51,7 +51,7 @@ class MadeRound:
         return make_round(self.name, info, records)
 
     def _request(self, index: int, sent_s: float, ttft_s: float, gaps_s: list[float]) -> RequestRecord:
-        known = {
+        known: dict[str, Any] = {
             "index": index,
             "target": "loramux",
             "api": "openai-chat",

@@ -38,8 +38,8 @@ class MadeUp:
     seed: int = 7
 
     def make(self) -> MadeRun:
-        """The last adapter's name and one error's message are `HOSTILE`; the first five requests are warm-up, the last two are
-        cut; half way a second replica is ready, and adapters have their second version."""
+        """The last adapter's name and the errors' messages are `HOSTILE`; the first five requests are warm-up, the last
+        two are cut; half way a second replica is ready, and adapters have their second version."""
         dice = random.Random(self.seed)
         names = [f"adapter-{number:02d}" for number in range(self.adapters - 1)] + [HOSTILE]
         weights = [1 / (rank + 1) for rank in range(self.adapters)]

@@ -25,11 +25,11 @@ def _sides(seed: int, slowness: float, *, rounds: int, order: Literal["in turns"
     other = machine if order == "in turns" else rng.lognormal(0, 0.02, rounds)
     later = 100.0 if order == "in turns" else 100_000.0
     baseline = [
-        MadeRound(slowness=float(factor), started_at=1_000.0 + 200 * place).make(rng)
+        MadeRound(slowness=float(factor), tokens=3, started_at=1_000.0 + 200 * place).make(rng)
         for place, factor in enumerate(machine)
     ]
     candidate = [
-        MadeRound(slowness=slowness * float(factor), started_at=1_000.0 + 200 * place + later).make(rng)
+        MadeRound(slowness=slowness * float(factor), tokens=3, started_at=1_000.0 + 200 * place + later).make(rng)
         for place, factor in enumerate(other)
     ]
     return baseline, candidate
@@ -103,8 +103,8 @@ def test_a_tolerance_decides_what_is_material() -> None:
 
 
 def test_a_slowdown_that_may_be_noise_is_undecided() -> None:
-    noisy = MadeRound(requests=30, noise=0.8)
-    baseline, candidate = made_rounds(noisy, replace(noisy, slowness=1.25), seed=5)
+    noisy = MadeRound(requests=30, noise=1.0)
+    baseline, candidate = made_rounds(noisy, replace(noisy, slowness=1.15), seed=0)
     verdict = judge([candidate], [baseline], ())
     assert verdict.exit_status == 2
     assert any("it may be noise" in sentence for sentence in verdict.sentences)

@@ -151,7 +151,7 @@ def test_a_page_with_little_to_show_has_no_empty_charts(what: str) -> None:
     if what == "unsampled":
         assert "time-ttft" in shown
         assert not {"time-replicas", "time-tiers", "time-generator"} & set(shown)
-        assert page.count("no charts of them") == 1
+        assert page.count("there are no samples of them") == 1
     if what == "one":
         assert "histogram-ttft" in shown
 

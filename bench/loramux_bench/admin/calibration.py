@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from loramux_bench.admin.client import AdminClient
+from loramux_bench.admin.client import AdminClient, CallFailed
 from loramux_bench.admin.patience import Patience
 from loramux_bench.scenario import Target
 
@@ -21,13 +21,18 @@ def observe(
     target: Target, client: AdminClient, model: str, patience: Patience, samples: Sequence[str], *, counting: bool
 ) -> tuple[tuple[int, int], ...] | None:
     """Words and prompt tokens of each sample, by an answer of one token each; None where the endpoint does not count.
-    Without `counting` one is asked, only to see that the model answers. Raises `EndpointError`: what is refused here
-    would be refused to the load."""
+    Without `counting` one is asked, only to see that the model answers. None likewise where it fails (5xx). Raises
+    `EndpointError`: what is refused here would be refused to the load."""
     path = "/v1/chat/completions" if target.api == "openai-chat" else "/v1/completions"
     seen: list[tuple[int, int]] = []
     for text in samples if counting else samples[:1]:
         body = _body(target, model, text)
-        tokens = patience.ask(lambda body=body: client.complete(path, body))  # type: ignore[misc]
+        try:
+            tokens = patience.ask(lambda body=body: client.complete(path, body))  # type: ignore[misc]
+        except CallFailed as failure:
+            if failure.status < 500:
+                raise
+            return None  # the load will show how often it fails
         if tokens is None:
             return None
         seen.append((len(text.split()), tokens))

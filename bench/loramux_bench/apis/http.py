@@ -6,6 +6,7 @@ a connection was kept, reads bodies by lines that only LF ends, and waits for ev
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Protocol
 from urllib.parse import quote, urlsplit
@@ -15,9 +16,10 @@ import gevent.ssl
 from geventhttpclient.response import HTTPParseError, HTTPResponse
 
 from loramux_bench.apis.deadline import deadline
+from loramux_bench.apis.lines import LineTooLarge
 from loramux_bench.apis.port import Trace
 from loramux_bench.apis.refusal import aws_code, note_refusal, read_refusal
-from loramux_bench.apis.sse import EventStream, EventTooLarge
+from loramux_bench.apis.sse import EventStream
 from loramux_bench.errors import ScenarioError
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
@@ -65,6 +67,12 @@ class HttpClient:
         self._path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=")
         self._socket: gevent.socket.socket | None = None
 
+    def open(self) -> None:
+        """Connect, if there is no connection yet. A failure is left for the request to find."""
+        if self._socket is None:
+            with suppress(_NoConnection):
+                self._socket = self._connect()
+
     def stream(
         self, path: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float, trace: Trace, reader: Reader
     ) -> None:
@@ -78,7 +86,7 @@ class HttpClient:
             try:
                 self._exchange(request, trace, reader)
                 whole = True
-            except EventTooLarge as error:
+            except LineTooLarge as error:
                 trace.fail("bad_answer", f"The answer holds {error}.")
             except HTTPParseError as error:
                 trace.fail("bad_answer", f"The answer is not HTTP: {error}")

@@ -23,6 +23,9 @@ class OpenAiApi:
         self._chat = kind == "chat"
         self._path = "/v1/chat/completions" if self._chat else "/v1/completions"
 
+    def open(self) -> None:
+        self._client.open()
+
     def ask(self, ask: Ask, trace: Trace) -> None:
         body = openai_body(ask, chat=self._chat)
         self._client.stream(

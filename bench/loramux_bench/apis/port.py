@@ -72,6 +72,10 @@ class Trace:
 class Api(Protocol):
     """A client of one endpoint for one user of the load; keeps its connection between requests."""
 
+    def open(self) -> None:
+        """Connect ahead, where this client can, so that the first request finds a kept connection as all others do.
+        Nothing is raised where it fails: the request will tell."""
+
     def ask(self, ask: Ask, trace: Trace) -> None:
         """Send it, read the whole answer, and note everything in `trace`, `sent_at` and `end_at` included.
 

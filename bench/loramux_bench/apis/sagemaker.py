@@ -6,7 +6,7 @@ AWS cuts the parts means nothing.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal
 
@@ -30,10 +30,11 @@ from urllib3.exceptions import HTTPError
 
 from loramux_bench.apis.deadline import deadline
 from loramux_bench.apis.http import Reader
+from loramux_bench.apis.lines import Lines, LineTooLarge
 from loramux_bench.apis.openai import ChunkReader, openai_body
 from loramux_bench.apis.port import Ask, Trace
 from loramux_bench.apis.refusal import Refusal, note_not_ready, note_refusal, read_refusal
-from loramux_bench.apis.sse import MAX_EVENT_BYTES, EventStream, EventTooLarge
+from loramux_bench.apis.sse import MAX_EVENT_BYTES, EventStream
 from loramux_bench.apis.tgi import FrameReader, generation_parameters, inputs_body
 from loramux_bench.errors import ScenarioError
 
@@ -54,9 +55,10 @@ class SageMakerOptions(BaseModel):
 
 
 class SageMakerApi:
-    """`url` empty: AWS' own. `key` is `ACCESS_KEY_ID:SECRET`; any other: what botocore finds by itself.
+    """`url` empty: AWS' own. A key is `ACCESS_KEY_ID:SECRET`; for any other, credentials are what botocore finds by
+    itself. `Ask.model` is the inference component.
 
-    `Ask.model` is the inference component. Raises `ScenarioError` where options, region or credentials are missing.
+    Raises `ScenarioError` where options, region or credentials are missing.
     """
 
     def __init__(self, url: str, key: str, extra: Mapping[str, Any], timeout_s: float) -> None:
@@ -65,8 +67,21 @@ class SageMakerApi:
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
             raise ScenarioError(f"A target with the api sagemaker needs other values under extra: {faults}.") from error
+        self._url = url
+        self._key = key
+        self._timeout_s = timeout_s
+        self._trace: Trace | None = None
+        self._clients: dict[str, Any] = {}
+        """By key: tenants may have their own."""
+        self._client(key)
+
+    def _client(self, key: str) -> Any:
+        if ":" not in key:
+            key = self._key
+        if key in self._clients:
+            return self._clients[key]
         session = _session()
-        region = self._options.region or session.region_name or ("us-east-1" if url else "")
+        region = self._options.region or session.region_name or ("us-east-1" if self._url else "")
         if not region:
             raise ScenarioError("The target's AWS region is not known: set region under its extra, or AWS_REGION.")
         access_key_id, colon, secret = key.partition(":")
@@ -77,23 +92,28 @@ class SageMakerApi:
             )
         # Tries of botocore's own would hide what they took.
         config = Config(
-            retries={"total_max_attempts": 1}, connect_timeout=timeout_s, read_timeout=timeout_s, max_pool_connections=1
+            retries={"total_max_attempts": 1},
+            connect_timeout=self._timeout_s,
+            read_timeout=self._timeout_s,
+            max_pool_connections=1,
         )
         try:
-            self._client: Any = session.client(
+            client: Any = session.client(
                 "sagemaker-runtime",
                 region_name=region,
-                endpoint_url=url or None,
+                endpoint_url=self._url or None,
                 aws_access_key_id=access_key_id if colon else None,
                 aws_secret_access_key=secret if colon else None,
                 config=config,
             )
         except (BotoCoreError, ValueError) as error:
             raise ScenarioError(f"The target can not be called as SageMaker: {error}.") from error
-        self._trace: Trace | None = None
-        self._client.meta.events.register(
-            "before-send.sagemaker-runtime.InvokeEndpointWithResponseStream", self._before_send
-        )
+        client.meta.events.register("before-send.sagemaker-runtime.InvokeEndpointWithResponseStream", self._before_send)
+        self._clients[key] = client
+        return client
+
+    def open(self) -> None:
+        """Nothing: boto3 connects when it is called."""
 
     def ask(self, ask: Ask, trace: Trace) -> None:
         self._trace = trace
@@ -111,7 +131,7 @@ class SageMakerApi:
         body = {name: value for name, value in body.items() if name not in SageMakerOptions.model_fields}
         with deadline(trace, ask.timeout_s):
             try:
-                self._exchange(ask.model, msgspec.json.encode(body), trace, reader)
+                self._exchange(ask, msgspec.json.encode(body), trace, reader)
             except EventStreamError as error:
                 trace.fail(_code(error), _message(error))
             except ClientError as error:
@@ -122,21 +142,22 @@ class SageMakerApi:
                 trace.fail("timeout", str(error))
             except ParamValidationError as error:
                 trace.fail("bad_request", str(error))
-            except (ParserError, EventTooLarge) as error:
+            except (ParserError, LineTooLarge) as error:
                 trace.fail("bad_answer", f"The answer is not an event stream: {error}")
             except (BotoCoreError, HTTPError, OSError) as error:
                 trace.fail("broken_stream", str(error))
 
     def close(self) -> None:
-        self._client.close()
+        for client in self._clients.values():
+            client.close()
 
     def _before_send(self, **_: Any) -> None:
         if self._trace is not None:
             self._trace.sent_at = time.perf_counter()
 
-    def _exchange(self, component: str, body: bytes, trace: Trace, reader: Reader) -> None:
-        named = {"InferenceComponentName": component} if component else {}
-        response = self._client.invoke_endpoint_with_response_stream(
+    def _exchange(self, ask: Ask, body: bytes, trace: Trace, reader: Reader) -> None:
+        named = {"InferenceComponentName": ask.model} if ask.model else {}
+        response = self._client(ask.key).invoke_endpoint_with_response_stream(
             EndpointName=self._options.EndpointName, ContentType="application/json", Body=body, **named
         )
         _note_metadata(trace, response["ResponseMetadata"])
@@ -163,30 +184,25 @@ class _Parts:
     """Puts together what the parts hold: JSON lines, or server-sent events, by the first byte."""
 
     def __init__(self) -> None:
+        self._lines = Lines(MAX_EVENT_BYTES)
         self._events: EventStream | None = None
-        self._line: bytes | None = None
+        self._begun = False
 
-    def feed(self, part: bytes) -> Iterator[bytes]:
-        if self._events is None and self._line is None:
+    def feed(self, part: bytes) -> list[bytes]:
+        """Raises `LineTooLarge`."""
+        if not self._begun:
             part = part.lstrip()
-            if not part:
-                return
-            if part[:1] in (b"{", b"["):
-                self._line = b""
-            else:
+            self._begun = bool(part)
+            if part and part[:1] not in b"{[":
                 self._events = EventStream()
         if self._events is not None:
-            yield from (event.data for event in self._events.feed(part))
-            return
-        *lines, self._line = ((self._line or b"") + part).split(b"\n")
-        if len(self._line) > MAX_EVENT_BYTES:
-            raise EventTooLarge(f"a line of more than {MAX_EVENT_BYTES} bytes")
-        yield from (line for line in lines if line.strip())
+            return [event.data for event in self._events.feed(part)]
+        return [line for line in self._lines.feed(part) if line.strip()]
 
-    def rest(self) -> Iterator[bytes]:
+    def rest(self) -> list[bytes]:
         """The last line may lack its end."""
-        if self._line and self._line.strip():
-            yield self._line
+        last = self._lines.rest()
+        return [last] if last.strip() else []
 
 
 def _note_metadata(trace: Trace, metadata: Mapping[str, Any]) -> None:

@@ -6,6 +6,8 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-a
 
 from typing import NamedTuple
 
+from loramux_bench.apis.lines import Lines, LineTooLarge
+
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
@@ -18,19 +20,14 @@ class Event(NamedTuple):
     type: str = "message"
 
 
-class EventTooLarge(ValueError):
-    """An event of more bytes than a reader should hold."""
-
-
 class EventStream:
     """Any cut of the same bytes gives the same events. An event that the stream's end cuts off is none, by the text."""
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max_event_bytes = max_event_bytes
-        self._rest = b""
-        """Of a line that has not ended. Holds no CR."""
-        self._begun = False
-        """Past the place where a byte order mark may stand."""
+        self._lines = Lines(max_event_bytes)
+        self._start: bytes | None = b""
+        """What may be part of a byte order mark; None past its place."""
         self._after_cr = False
         """The next LF belongs to a CR that ended a line already."""
         self._data: list[bytes] = []
@@ -38,32 +35,30 @@ class EventStream:
         self._type = ""
 
     def feed(self, part: bytes) -> list[Event]:
-        """The events that end within `part`. Raises `EventTooLarge`; the stream can not be read on then."""
+        """The events that end within `part`. Raises `LineTooLarge`; the stream can not be read on then."""
         if not part:
             return []
         if self._after_cr:
             self._after_cr = False
-            if part.startswith(b"\n"):
-                part = part[1:]
-        held = self._rest + part if self._rest else part
-        if not self._begun:
-            if len(held) < len(_BOM) and _BOM.startswith(held):
-                self._rest = held
+            part = part.removeprefix(b"\n")
+        if self._start is not None:
+            part = self._start + part
+            if len(part) < len(_BOM) and _BOM.startswith(part):
+                self._start = part
                 return []
-            self._begun = True
-            held = held.removeprefix(_BOM)
-        if b"\r" in held:
-            self._after_cr = held.endswith(b"\r")
-            held = held.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *lines, self._rest = held.split(b"\n")
+            self._start = None
+            part = part.removeprefix(_BOM)
+        if b"\r" in part:
+            self._after_cr = part.endswith(b"\r")
+            part = part.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         events: list[Event] = []
-        for line in lines:
+        for line in self._lines.feed(part):
             if not line:
                 self._dispatch(events)
             else:
                 self._field(line)
-        if len(self._rest) + self._data_bytes > self._max_event_bytes:
-            raise EventTooLarge(f"an event of more than {self._max_event_bytes} bytes")
+        if self._data_bytes + self._lines.held_bytes > self._max_event_bytes:
+            raise LineTooLarge(f"an event of more than {self._max_event_bytes} bytes")
         return events
 
     def _field(self, line: bytes) -> None:

@@ -22,6 +22,9 @@ class TgiApi:
         self._client = HttpClient(url)
         self._headers = bearer(key)
 
+    def open(self) -> None:
+        self._client.open()
+
     def ask(self, ask: Ask, trace: Trace) -> None:
         parameters = generation_parameters(ask)
         if ask.model:

@@ -205,19 +205,31 @@ def _draw(of: Pool, weights: Weights, shares: Sequence[float | None]) -> Values:
     """The figures of each resample, shape (resamples, shares); NaN where a resample has nothing to take one of."""
     found = np.full((len(weights), len(shares)), np.nan)
     if any(share is not None for share in shares) and of.values.size:
-        blocks = min(of.values.size, _MOST_BLOCKS)
-        block = np.arange(of.values.size) * blocks // of.values.size
-        counts = np.zeros((len(of.rounds), blocks), dtype=np.float32)
-        np.add.at(counts, (of.owners, block), 1)
-        middles = np.bincount(block, weights=of.values) / np.bincount(block)
-        below = np.cumsum(weights @ counts, axis=1, dtype=np.float64)
+        middles, drawn = _blocks(of, weights)
+        below = np.cumsum(drawn, axis=1, dtype=np.float64)
     for column, share in enumerate(shares):
         if share is None:
             with np.errstate(invalid="ignore", divide="ignore"):
-                found[:, column] = (weights @ of.numerators) / (weights @ of.denominators)
+                found[:, column] = _dot(weights, of.numerators) / _dot(weights, of.denominators)
         elif of.values.size:
             found[:, column] = _percentiles(middles, below, share)
     return found
+
+
+def _dot(weights: Weights, values: Values) -> Values:
+    """As `@`, without the threads of a BLAS, which wait for each other on a machine that is busy."""
+    return np.asarray(np.einsum("ru,u->r", weights, values))
+
+
+def _blocks(of: Pool, weights: Weights) -> tuple[Values, Weights]:
+    """Of each block of sorted values the mean, shape (blocks,), and how many of it each resample has drawn."""
+    size = of.values.size
+    if size <= _MOST_BLOCKS:
+        return of.values, weights[:, of.owners]
+    block = np.arange(size) * _MOST_BLOCKS // size
+    counts = np.zeros((len(of.rounds), _MOST_BLOCKS), dtype=np.float32)
+    np.add.at(counts, (of.owners, block), 1)
+    return np.bincount(block, weights=of.values) / np.bincount(block), weights @ counts
 
 
 def _percentiles(middles: Values, below: Values, share: float) -> Values:

@@ -251,8 +251,10 @@ def _regression(row: Row, tolerance: float) -> Check:
 
 
 def _against_limit(slo: Slo, value: float, limit: float, aside: str = "") -> str:
-    kept = value <= limit if slo.better == "lower" else value >= limit
-    how = "within" if kept else "over" if slo.better == "lower" else "under"
+    if slo.better == "lower":
+        how = "within" if value <= limit else "over"
+    else:
+        how = "not under" if value >= limit else "under"
     return f"{_title(slo)} was {said(value, slo.unit)}{aside}, {how} the limit of {said(limit, slo.unit)}."
 
 

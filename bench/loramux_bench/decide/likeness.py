@@ -71,6 +71,7 @@ def _different(what: str, contents: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _load(scenario: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in scenario.items() if key not in _OF_NO_LOAD}
+    kept["prompts"] = {key: value for key, value in scenario.get("prompts", {}).items() if key != "mark"}
     kept["targets"] = [
         {key: value for key, value in target.items() if key not in _OF_NO_TARGET}
         for target in scenario.get("targets", ())

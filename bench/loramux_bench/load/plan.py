@@ -158,7 +158,7 @@ class Plan:
             prompt, input_tokens = entry.prompt, self._ruler.count(entry.prompt)
         else:
             input_tokens = entry.input_tokens or input_tokens
-            prompt = self._writer.write(index, input_tokens, text, f"{scenario.seed}/{target}")
+            prompt = self._writer.write(index, input_tokens, text, f"{scenario.seed}/{target}/{scenario.prompts.mark}")
         return Shot(
             index=index,
             target=target,

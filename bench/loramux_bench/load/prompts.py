@@ -17,7 +17,7 @@ from pathlib import Path
 
 from loramux_bench.errors import ScenarioError
 from loramux_bench.load.tokenizers import Ruler
-from loramux_bench.scenario import Prompts, find_source
+from loramux_bench.scenario import find_source
 
 OWN_TEXT = Path(__file__).parent / "texts" / "days.txt"
 
@@ -54,7 +54,7 @@ class Source:
         return f"{' '.join(words).capitalize()}."
 
     def sample(self, words: int) -> str:
-        """A text of so many words of the source, always the same one: for an endpoint to count."""
+        """A text of so many words of the source, always the same one: for an endpoint to count, and `fit`."""
         found: list[str] = []
         rng = random.Random("sample")
         while len(found) < words:
@@ -70,13 +70,6 @@ def _lines(path: Path) -> list[str]:
     if not (lines := [line.strip() for line in content.splitlines() if line.strip()]):
         raise ScenarioError(f"The text {path} is empty.")
     return lines
-
-
-def samples(prompts: Prompts) -> tuple[str, ...]:
-    """A short text and a long one of the scenario's source, for an endpoint to count: what `fit` needs. Raises
-    `ScenarioError`."""
-    source = Source.load(prompts.text)
-    return source.sample(20), source.sample(320)
 
 
 class Writer:
@@ -101,8 +94,8 @@ class Writer:
             parts.append(line)
             left -= length
             line, length = rng.choice(self._lines)
-        last = [self._ruler.cut(f" {line}", left).strip()] if left > 0 else []
-        text = " ".join([*parts, *last])
+        last = self._ruler.cut(f" {line}", left).rstrip() if left > 0 else ""
+        text = " ".join(parts) + last
         # Most tokenizers count a text as its lines, each with the space before it; of others the whole is cut.
         return text if self._ruler.count(text) == tokens else self._cut([*parts, line], tokens, rng)
 

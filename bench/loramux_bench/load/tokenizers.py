@@ -31,7 +31,8 @@ class Ruler(Protocol):
 
 
 class Tokenizer:
-    """A model's own. A `Ruler`: its cuts are exact wherever some cut between two characters is."""
+    """A model's own. A `Ruler` whose cuts are exact wherever one between two characters is. They end in no space, since
+    chat templates take that off."""
 
     def __init__(self, inner: tokenizers.Tokenizer) -> None:
         inner.no_truncation()
@@ -64,12 +65,12 @@ class Tokenizer:
         ends = [end for _, end in self._inner.encode(text, add_special_tokens=False).offsets]
         if len(ends) <= tokens:
             return text
-        # A cut inside a word can change how the rest of it is split: the nearest ends are tried too.
+        # A cut inside a word can change how what is left of it is split: the nearest ends are tried too.
         best, missed = "", tokens
         for position in sorted(
             range(max(1, tokens - 4), min(len(ends), tokens + 4) + 1), key=lambda p: abs(p - tokens)
         ):
-            candidate = text[: ends[position - 1]]
+            candidate = text[: ends[position - 1]].rstrip()
             off = abs(self.count(candidate) - tokens)
             if candidate and off < missed:
                 best, missed = candidate, off

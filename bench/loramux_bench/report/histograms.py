@@ -54,9 +54,10 @@ def histogram(name: str, values: Values) -> Chart:
         x.append(x[-1] + 2 * width)
         texts.append(f"{last:,.{digits}f} {unit} or more")
         share = 100 * above / values.size
+        counted = label if above > 1 else label.removesuffix("s")
         note += (
-            f" The last bar, apart, holds all of {last:,.{digits}f} {unit} or more: {above:,} {label} ({share:.2g} %), "
-            f"the largest {plain(float(values.max()))} {unit}."
+            f" The last bar, apart, holds all of {last:,.{digits}f} {unit} or more: {above:,} {counted} "
+            f"({share:.2g} %), the largest {plain(float(values.max()))} {unit}."
         )
         curves[0].values.append(None)
         curves.append(Curve(label="beyond", values=[None] * count + [above], tone="c1", scale="y", bars=True))

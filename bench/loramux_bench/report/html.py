@@ -119,7 +119,7 @@ def _unsampled(series: Series) -> str:
     """Which charts are not there because nobody said, in a sentence; empty where all are."""
     parts = {"replicas": series.replicas, "tiers of adapters": series.tiers, "the load generator": series.generator_cpu}
     missing = [name for name, values in parts.items() if not values]
-    return f"There are no samples of {' and of '.join(missing)}: no charts of them." if missing else ""
+    return f"No charts of {', '.join(missing)}: there are no samples of them." if missing else ""
 
 
 def _load(load: Load) -> str:

@@ -67,7 +67,8 @@ def _notices(info: RunInfo, summary: Summary) -> Iterator[Notice]:
         )
     if 0 < total.answered < FEW:
         yield Notice(
-            f"With {total.answered:,} answered requests the p99 of a latency says little: it is near the largest."
+            f"With {total.answered:,} answered request{'' if total.answered == 1 else 's'} the p99 of a latency says "
+            "little: it is near the largest."
         )
     for text in info.left_undone:
         yield Notice(text, True)

@@ -20,9 +20,10 @@ def write_results(run: RunDir) -> Summary:
     info = run.info()
     requests = list(run.requests())
     samples = run.samples()
-    summary = summarise(info, requests, samples, run.churn())
+    churn = run.churn()
+    summary = summarise(info, requests, samples, churn)
     _write(run.summary_path, msgspec.json.format(msgspec.json.encode(summary), indent=2))
-    page = render(info=info, summary=summary, series=series(requests, samples), requests=requests)
+    page = render(info=info, summary=summary, series=series(requests, samples), requests=requests, churn=churn)
     _write(run.report_path, page.encode())
     if not summary.total.answered:
         raise NothingMeasured(_nothing(summary, run))

@@ -14,9 +14,6 @@ from loramux_bench.scenario import Scenario
 
 logger = logging.getLogger(__name__)
 
-_SPAWN_RATE = 100
-"""Users a second: the most that Locust calls sensible."""
-
 
 class Conductor:
     """`results` is where directories are made; `run`, if given, is the directory of the one run there will be."""
@@ -59,14 +56,13 @@ class Conductor:
 
 
 def _fill_in(environment: Environment, scenario: Scenario) -> None:
-    """Users, their coming and their end, where the command line does not say."""
+    """Users, and how long they may take to end, where the command line does not say."""
     load = scenario.load
     options = environment.parsed_options
     if options is not None and options.num_users is None:
         users = load.users if load.shape == "closed" else load.arrivals.max_in_flight
         options.num_users = max(users, len(scenario.targets))
     if options is not None and options.spawn_rate is None:
-        ramped = load.shape == "closed" and load.ramp_s > 0
-        options.spawn_rate = options.num_users / load.ramp_s if ramped else _SPAWN_RATE
+        options.spawn_rate = options.num_users  # at once: a ramp is the session's, to the millisecond
     if not environment.stop_timeout:
         environment.stop_timeout = load.drain_s

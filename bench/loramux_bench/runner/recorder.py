@@ -31,6 +31,11 @@ class Recorder:
         """Every load process has sent its last report."""
         return not self._open
 
+    def forget_workers(self) -> None:
+        """Load processes have died: nobody is waited for any more."""
+        self._busy.clear()
+        self._open.clear()
+
     def report(self, report: Report) -> None:
         _write(self._requests, *report.records)
         self.received += len(report.records)

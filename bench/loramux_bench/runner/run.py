@@ -35,13 +35,21 @@ _SAMPLE_WORDS = (10, 150)
 """Lengths of the texts that an endpoint is asked to count."""
 _LAST_REPORTS_S = 10.0
 """What load processes may take to end their users and send their last reports."""
+_DIED = "A load process died, or did not answer any more: what it had not reported is missing."
+
+
+def _marked(scenario: Scenario, directory: RunDir) -> Scenario:
+    if scenario.prompts.mark:
+        return scenario
+    prompts = scenario.prompts.model_copy(update={"mark": directory.path.name})
+    return scenario.model_copy(update={"prompts": prompts})
 
 
 class Run:
     """`begin`, then `report` as often as load processes have something to tell, then `end`."""
 
     def __init__(self, scenario: Scenario, directory: RunDir, environment: Environment, *, writes_report: bool) -> None:
-        self._scenario = scenario
+        self._scenario = scenario = _marked(scenario, directory)
         self._directory = directory
         self._environment = environment
         self._writes_report = writes_report
@@ -173,6 +181,8 @@ class Run:
             info.outcome = "done"
         if info.started_at:
             info.ended_s = round(time.time() - info.started_at, 3)
+        if self._recorder is not None and not self._recorder.all_closed:
+            info.notes.append(_DIED)
         self._stop_background.set()
         self._tell("putting things back")
         gevent.joinall(self._background)
@@ -210,9 +220,19 @@ class Run:
             now_s = time.time() - self._info.started_at
             if began_s is None and now_s >= 0 and recorder.received >= load.warmup_requests:
                 began_s = now_s
+            if self._alone():
+                self._info.notes.append(_DIED)
+                recorder.forget_workers()
             over = load.duration_s is not None and began_s is not None and now_s - began_s >= load.duration_s
             if over or recorder.all_done:
                 self._over(load.drain_s)
+
+    def _alone(self) -> bool:
+        """Whether a load process that began is gone."""
+        runner = self._environment.runner
+        if not isinstance(runner, MasterRunner):
+            return False
+        return len(runner.clients.all) - len(runner.clients.missing) < self._info.workers
 
     def _over(self, drain_s: float) -> None:
         """End it in the way that Locust was started. Runs in a greenlet that Locust's own end does not kill."""

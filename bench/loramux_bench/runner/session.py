@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import gevent
 import gevent.event
@@ -37,7 +37,8 @@ class Part:
     sender: Sender
     in_flight: int = 0
     exhausted: bool = False
-    users: int = field(default=0)
+    users: int = 0
+    begun: int = 0
 
     @property
     def target(self) -> Target:
@@ -96,15 +97,21 @@ class Session:
         return lambda text: int(gevent.get_hub().threadpool.apply(tokenizer.count, (text,)))
 
     def open(self, target: Target) -> Api:
-        """A client of a user's own."""
+        """A client of a user's own, connected."""
         name = target.name
         self._parts[name].users += 1
         load = self._parts[name].scenario.load
-        return connect(target, url=self._orders.urls[name], key=self._orders.keys[name], timeout_s=load.timeout_s)
+        api = connect(target, url=self._orders.urls[name], key=self._orders.keys[name], timeout_s=load.timeout_s)
+        api.open()
+        return api
 
-    def begin(self) -> bool:
-        """Wait for offset 0; False if the run ends before."""
-        return not self._wait_until(0.0)
+    def begin(self, target: Target) -> bool:
+        """Wait for this user's beginning: offset 0, or with a ramp its place in it; False if the run ends before."""
+        part = self._parts[target.name]
+        load = part.scenario.load
+        place = part.begun * self._orders.workers + self._orders.worker
+        part.begun += 1
+        return not self._wait_until(load.ramp_s * place / load.users if load.shape == "closed" else 0.0)
 
     def turn(self, target: Target, api: Api) -> bool:
         """One request of this target, when it is due; False when there is none left or the run ends."""
@@ -138,7 +145,7 @@ class Session:
         while (left_s := due_s - self._clock.now_s()) > 0:
             if self._stopping.wait(max(left_s - _LEAD, 0.0) or left_s):
                 return True
-        return self._stopping.is_set()
+        return bool(self._stopping.is_set())
 
     def _keep(self, record: RequestRecord) -> None:
         self._outbox.append(encode(record))

@@ -27,7 +27,7 @@ class BenchUser(User):  # type: ignore[misc]
             raise StopUser
         if self._api is None:
             self._api = session.open(self.target)
-            if not session.begin():
+            if not session.begin(self.target):
                 raise StopUser
         if not session.turn(self.target, self._api):
             raise StopUser

@@ -77,7 +77,7 @@ def _scenario(url: str, streams: int, requests: int) -> Scenario:
     return Scenario(
         name=f"trust-{streams}",
         targets=(Target(name="mock", url=url, model="mock-base"),),
-        load=Load(users=streams, requests=requests, ramp_s=min(1.0, streams / 64)),
+        load=Load(users=streams, requests=requests),
         prompts=Prompts(input_tokens=Normal(mean=PROMPT_TOKENS), output_tokens=Normal(mean=TOKENS), temperature=None),
         scrape=Scrape(metrics=False, admin=False),
     )

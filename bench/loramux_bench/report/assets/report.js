@@ -19,7 +19,8 @@
     const digits = size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : size === 0 ? 0 : 3;
     return value.toLocaleString("en-US", { maximumFractionDigits: digits });
   };
-  const clock = (seconds) => {
+  const clock = (exact) => {
+    const seconds = Math.round(exact * 10) / 10;
     const whole = Math.floor(seconds);
     const two = (n) => String(n).padStart(2, "0");
     const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
@@ -71,7 +72,7 @@
     width: 1.5,
     dash: s.dashed ? [5, 4] : undefined,
     paths: s.stepped ? uPlot.paths.stepped({ align: 1 }) : undefined,
-    points: { show: s.values.filter((v) => v != null).length < 3 ? true : undefined, size: 5 },
+    points: { show: s.values.filter((v) => v != null).length < 3 ? true : undefined, size: 6, fill: toneOf(s.tone) },
     spanGaps: false,
     value: (u, v) => number(v),
   });
@@ -104,7 +105,7 @@
     return {
       width,
       height: HEIGHT,
-      padding: [8, chart.axes.length > 1 ? 0 : 10, 0, 0],
+      padding: [8, chart.axes.length > 1 ? 0 : 18, 0, 0],
       scales,
       axes,
       series: [
