@@ -20,14 +20,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Target(_Part):
     """An endpoint, and the interface to speak with it. Several share the load by weight."""
 
     name: str = "loramux"
+    """By which results tell targets apart."""
     api: Literal["openai-chat", "openai-completions", "tgi", "sagemaker", "litellm"] = "openai-chat"
+    """The interface."""
     url: str = ""
     """Without the interface's path. Empty: `LORAMUX_URL`, else http://127.0.0.1:8080; for `litellm` the provider's."""
     key_env: str = ""
@@ -36,8 +38,9 @@ class Target(_Part):
     model: str = ""
     """Instead of the scenario's adapters: for an endpoint of one model. For `litellm` with the provider's prefix."""
     weight: Annotated[int, Field(gt=0)] = 1
+    """Its part of users, requests and rates, beside the other targets' weights."""
     extra: dict[str, Any] = {}
-    """Further fields of every body."""
+    """Further fields of every body. For `sagemaker` also `EndpointName`, which it needs, `region` and `form`."""
     admin: bool | None = None
     """Whether it has loramux' admin interface. None: try."""
 
@@ -46,22 +49,29 @@ class Normal(_Part):
     """Drawn anew until positive, as LLMPerf does."""
 
     mean: Annotated[int, Field(gt=0)]
+    """Tokens."""
     stddev: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation, tokens; 0: always the mean."""
 
 
 class Stage(_Part):
     """The rate goes from `rate_per_s` to `to_rate_per_s` (None: stays) over the time."""
 
     rate_per_s: Annotated[float, Field(ge=0)]
+    """Requests a second at its begin."""
     to_rate_per_s: Annotated[float, Field(ge=0)] | None = None
+    """At its end; between the two the rate changes evenly."""
     duration_s: Positive
+    """How long it takes."""
 
 
 class Arrivals(_Part):
     """When requests are due, in an open loop."""
 
     kind: Literal["constant", "poisson", "gamma", "trace"] = "poisson"
+    """How the gaps between requests are: even, random, random in clumps, or as a file says."""
     rate_per_s: Positive = 1.0
+    """Requests a second."""
     burstiness: Positive = 1.0
     """Shape of the gamma distribution of the gaps: 1 is Poisson, less is burstier (as in vLLM's benchmark)."""
     stages: tuple[Stage, ...] = ()
@@ -86,6 +96,7 @@ class Load(_Part):
     """How many, for how long."""
 
     shape: Literal["closed", "open"] = "closed"
+    """Closed: users who wait for their answers. Open: requests that come when they are due, as `load.arrivals` says."""
     users: Annotated[int, Field(gt=0)] = 1
     """Closed loop: each sends its next request when the last has ended."""
     ramp_s: Annotated[float, Field(ge=0)] = 0.0
@@ -103,6 +114,7 @@ class Load(_Part):
     timeout_s: Positive = 300.0
     """Of one request."""
     arrivals: Arrivals = Arrivals()
+    """Of an open loop."""
 
     @model_validator(mode="after")
     def _ends(self) -> "Load":
@@ -116,7 +128,9 @@ class Prompts(_Part):
     """What is asked."""
 
     input_tokens: Normal = Normal(mean=64, stddev=8)
+    """Length of the prompts, without the chat template."""
     output_tokens: Normal = Normal(mean=32, stddev=0)
+    """`max_tokens` of the requests."""
     text: str = ""
     """A file to take prompts from. Empty: the bench's own text."""
     mark: str = ""
@@ -125,18 +139,24 @@ class Prompts(_Part):
     tokenizer: str = ""
     """A `tokenizer.json`, or a directory with one. Empty: lengths are set by asking the endpoint for its usage."""
     ignore_eos: bool = True
+    """Ask for answers of exactly their length, where the endpoint can: the model's own end of an answer is ignored."""
     temperature: Annotated[float, Field(ge=0)] | None = 0.0
+    """Of the sampling. None is for JSON, as TOML has no such value: the endpoint's own."""
     stream: Literal[True] = True
+    """Answers are streamed: without that there is neither TTFT nor ITL."""
 
 
 class Provision(_Part):
     """Adapters that the bench uploads before the load and deletes after it."""
 
     count: Annotated[int, Field(gt=0)]
+    """How many."""
     source: str = "deploy/demo/adapters/pirate"
     """A PEFT directory. Each adapter is a copy with content of its own (its file's metadata differ)."""
     prefix: str = "bench"
+    """Of their names: `bench-000`, `bench-001`, …"""
     keep: bool = False
+    """Leave them there after the load."""
 
 
 class Adapters(_Part):
@@ -145,14 +165,17 @@ class Adapters(_Part):
     names: tuple[str, ...] = ()
     """Empty: those that the endpoint lists, its base left out."""
     choice: Literal["one", "round-robin", "uniform", "zipf", "weights"] = "round-robin"
+    """The first name always, each in turn, each as likely as the others, by Zipf's law, or by `weights`."""
     alpha: Annotated[float, Field(gt=0)] = 1.0
     """Zipf: the k-th name has weight k to the power of minus alpha."""
     weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """By name; names without one are not asked for."""
     base_share: Share = 0.0
     """This share of the requests asks for the base."""
     base: str = ""
     """Its name, where the endpoint does not list it."""
     provision: Provision | None = None
+    """Make the adapters for the run, in place of `names`."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Adapters":
@@ -169,14 +192,17 @@ class Churn(_Part):
     """Changes through the admin interface while the load runs, evenly spaced."""
 
     adds_per_min: Annotated[float, Field(ge=0)] = 0.0
+    """New adapters, which the load does not ask for."""
     updates_per_min: Annotated[float, Field(ge=0)] = 0.0
     """Of adapters that the load asks for."""
     deletes_per_min: Annotated[float, Field(ge=0)] = 0.0
     """Of adapters that churn itself has added."""
     source: str = "deploy/demo/adapters/pirate"
+    """A PEFT directory: what is added."""
     update_source: str = "deploy/demo/adapters/pirate-v2"
     """Updates alternate between the two."""
     seed: int = 1
+    """Of the order in which adapters are updated."""
 
     @property
     def any(self) -> bool:
@@ -187,9 +213,12 @@ class Tenant(_Part):
     """A caller with a key of its own."""
 
     name: str
+    """By which results tell tenants apart."""
     key_env: str = ""
-    """Empty: the bench makes a key through the admin interface and revokes it after."""
+    """The environment variable with the key. Empty: the bench makes a key through the admin interface and revokes it
+    after."""
     weight: Positive = 1.0
+    """Its part of the requests, beside the other tenants' weights."""
     adapters: tuple[str, ...] = ()
     """Only these. Empty: any."""
 
@@ -198,7 +227,9 @@ class NotReady(_Part):
     """An endpoint that has scaled to zero says "not ready" for a while: wait, try again, and count that time apart."""
 
     retry: bool = True
+    """Whether to try again. If not, "not ready" is an error."""
     timeout_s: Annotated[float, Field(ge=0)] = 300.0
+    """After so long it is an error; before the load, the run fails."""
     interval_s: Positive = 0.5
     """Between tries, unless the endpoint says Retry-After."""
 
@@ -207,15 +238,20 @@ class Scrape(_Part):
     """What is read from the endpoint meanwhile."""
 
     every_s: Annotated[float, Field(gt=0.1)] = 1.0
+    """Between two looks."""
     metrics: bool = True
+    """Prometheus metrics, at `/metrics`."""
     admin: bool = True
+    """Replicas and tiers of the adapters, from loramux' admin interface."""
 
 
 class Cost(_Part):
     """What it would cost."""
 
     price_per_replica_hour: Annotated[float, Field(ge=0)] = 0.0
+    """0: no cost is told."""
     currency: str = "USD"
+    """Its name, as it is shown."""
     replicas: Annotated[float, Field(gt=0)] | None = None
     """Where the endpoint does not say how many there are."""
 
@@ -224,17 +260,29 @@ class Scenario(_Part):
     """The whole file."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    """What its results are called. A file that does not say it has its own name."""
     about: str = ""
+    """For people: `loramux bench scenarios` and the report show it."""
     seed: int = 1
+    """Of everything that is drawn: with the same seed the same requests are due at the same times."""
     targets: tuple[Target, ...] = (Target(),)
+    """Where the load goes. The admin interface is the first's."""
     load: Load
+    """How much."""
     prompts: Prompts = Prompts()
+    """What is asked."""
     adapters: Adapters = Adapters()
+    """Of whom."""
     churn: Churn = Churn()
+    """What changes meanwhile."""
     tenants: tuple[Tenant, ...] = ()
+    """By whom. Empty: one caller, with the target's key."""
     not_ready: NotReady = NotReady()
+    """What to do with an endpoint that is not ready."""
     scrape: Scrape = Scrape()
+    """What is looked at meanwhile."""
     cost: Cost = Cost()
+    """What it would cost."""
     slos: tuple[str, ...] = ()
     """For goodput and verdicts, such as `ttft:p99:500ms`."""
 

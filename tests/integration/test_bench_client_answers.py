@@ -147,6 +147,10 @@ REFUSALS: dict[str, tuple[Play, dict[str, Any]]] = {
         {"error": "not_ready", "not_ready": True},
     ),
     "ready is another word in a 400": (openai_error(400, None, "It is not ready."), {"error": "http_400"}),
+    "ready is another word with a code of overload": (
+        openai_error(503, "queue_timeout", "No engine is not ready."),
+        {"error": "queue_timeout", "not_ready": False},
+    ),
     "a date in Retry-After": (
         openai_error(503, "queue_full", **{"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}),
         {"error": "queue_full", "retry_after_s": None},
@@ -327,6 +331,12 @@ def test_litellm_streams(driver: Driver, server: InferenceServer, name: str) -> 
 def test_litellm_without_a_token(driver: Driver, server: InferenceServer) -> None:
     server.plays.append(Play([b"<html>"], type="text/html"))
     assert driver.trace(server, "litellm")["error"] == "bad_answer"
+
+
+def test_what_litellm_refuses_itself(driver: Driver, server: InferenceServer) -> None:
+    trace = driver.trace(server, "litellm", {"model": "nobody/pirate"})
+    assert (trace["error"], trace["status"]) == ("BadRequestError", 0)
+    assert server.heard == []
 
 
 def test_bedrock_that_is_not_ready(driver: Driver, server: InferenceServer) -> None:

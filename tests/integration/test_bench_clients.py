@@ -77,13 +77,25 @@ def test_a_token_is_seen_as_soon_as_it_is_sent(driver: Driver, server: Inference
     assert (trace["error"], trace["chunks"]) == ("", 2)
 
 
+def ungated(api: str) -> Play:
+    return Play([part for part in GATED[api].parts if part != GATE], type=GATED[api].type)
+
+
 @pytest.mark.parametrize("api", TARGETS)
 def test_a_time_out_keeps_what_was_seen(driver: Driver, server: InferenceServer, api: str) -> None:
-    server.plays.append(GATED[api])
-    trace, then = driver.run(server, api, {"timeout_s": 0.4}, {})["traces"]
-    assert (trace["error"], trace["chunks"]) == ("timeout", 1)
-    assert trace["end_at"] - trace["sent_at"] >= 0.4
+    server.plays += [ungated(api), GATED[api]]
+    _, trace, then = driver.run(server, api, {}, {"timeout_s": 0.5}, {})["traces"]
+    assert (trace["error"], trace["chunks"], trace["finish_reason"]) == ("timeout", 1, "")
+    assert trace["end_at"] > trace["last_token_at"]
+    assert server.closed.wait(5)
     assert (then["error"], then["chunks"]) == ("", 3)
+
+
+def test_another_time_out_passes_through(driver: Driver, server: InferenceServer) -> None:
+    server.plays += [ungated("openai-chat"), GATED["openai-chat"]]
+    answer = driver.run(server, "openai-chat", {}, {}, others_timeout_s=0.5)
+    assert answer["passed_through"]
+    assert (answer["traces"][1]["error"], answer["traces"][1]["chunks"]) == ("", 1)
 
 
 @pytest.mark.parametrize("api", TARGETS)

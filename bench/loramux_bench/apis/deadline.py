@@ -23,4 +23,5 @@ def deadline(trace: Trace, timeout_s: float) -> Iterator[None]:
         trace.fail("timeout", f"The answer was not complete after {timeout_s:g} s.")
     finally:
         timeout.close()
-        trace.end_at = time.perf_counter()
+        if trace.end_at is None:
+            trace.end_at = time.perf_counter()

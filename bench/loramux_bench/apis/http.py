@@ -15,6 +15,7 @@ import gevent.socket
 import gevent.ssl
 from geventhttpclient.response import HTTPParseError, HTTPResponse
 
+from loramux_bench.apis.arrival import received
 from loramux_bench.apis.deadline import deadline
 from loramux_bench.apis.lines import LineTooLarge
 from loramux_bench.apis.port import Trace
@@ -134,10 +135,10 @@ class HttpClient:
             reader.end()
         else:
             events = EventStream()
-            for part in answer.parts(MAX_ANSWER_BYTES):
-                at = time.perf_counter()
+            for part, at in answer.parts(MAX_ANSWER_BYTES):
                 for event in events.feed(part):
                     reader.event(event.data, at)
+            trace.end_at = answer.last_at
             reader.end()
         if answer.should_close():
             self.close()
@@ -204,7 +205,7 @@ class _Answer(HTTPResponse):  # type: ignore[misc]
         # Any number of interim answers (1xx) may come before the final one.
         while not self.headers_complete or self.status_code < 200:
             try:
-                data = connection.recv(_BLOCK_BYTES)
+                data, self._at = received(self._receive)
             except OSError as error:
                 raise self._closed(began, f": {error}") from error
             if not data:
@@ -218,13 +219,21 @@ class _Answer(HTTPResponse):  # type: ignore[misc]
             return _Broken(f"The connection closed within the head of the answer{why}")
         return _Unanswered(f"The connection closed before an answer came{why}")
 
+    @property
+    def last_at(self) -> float:
+        """When the last bytes came."""
+        return self._at
+
+    def _receive(self) -> bytes:
+        return bytes(self._connection.recv(_BLOCK_BYTES))
+
     def header(self, name: str) -> str:
         """Empty where there is none; the first where there are many."""
         value = self.get(name)
         return value[0] if isinstance(value, list) else value or ""
 
-    def parts(self, max_bytes: int) -> Iterator[bytes]:
-        """The body, as it comes. Raises `_AnswerTooLarge` beyond `max_bytes`, and `_Broken` where it is cut off."""
+    def parts(self, max_bytes: int) -> Iterator[tuple[bytes, float]]:
+        """The body as it comes, timed. Raises `_AnswerTooLarge` beyond `max_bytes`, `_Broken` where it is cut off."""
         left_bytes = max_bytes
         while True:
             if self._body_buffer:
@@ -233,10 +242,10 @@ class _Answer(HTTPResponse):  # type: ignore[misc]
                 left_bytes -= len(part)
                 if left_bytes < 0:
                     raise _AnswerTooLarge(f"The answer is longer than {max_bytes} bytes.")
-                yield part
+                yield part, self._at
             if self.message_complete:
                 return
-            data = self._connection.recv(_BLOCK_BYTES)
+            data, self._at = received(self._receive)
             try:
                 self.feed(data)
             except HTTPParseError:
@@ -248,4 +257,4 @@ class _Answer(HTTPResponse):  # type: ignore[misc]
 
 
 def _whole(answer: _Answer) -> bytes:
-    return b"".join(answer.parts(MAX_WHOLE_BYTES))
+    return b"".join(part for part, _ in answer.parts(MAX_WHOLE_BYTES))

@@ -12,7 +12,8 @@ from loramux_bench.cli.run import show
 from loramux_bench.launch import Interrupted, launch
 from loramux_bench.load.llmperf_flags import TokenFlags
 from loramux_bench.load.llmperf_flags import scenario as scenario_of
-from loramux_bench.results.llmperf import write
+from loramux_bench.results.groups import span
+from loramux_bench.results.llmperf import make_room, write
 from loramux_bench.run_dir import RunDir
 
 
@@ -51,11 +52,12 @@ def token(
         llm_api=llm_api,
         metadata=metadata,
     )
-    flags.user_metadata()  # refused now, not after the load
     scenario = scenario_of(flags)
     if tokenizer:
         prompts = scenario.prompts.model_copy(update={"tokenizer": tokenizer})
         scenario = scenario.model_copy(update={"prompts": prompts})
+    if flags.results_dir:
+        make_room(Path(flags.results_dir))  # refused now, not after the load
     console = Console()
     try:
         with LiveView(scenario, Console(stderr=True)) as view:
@@ -67,12 +69,10 @@ def token(
 
 
 def _write(run: RunDir, flags: TokenFlags, console: Console) -> None:
-    info = run.info()
-    records = list(run.requests())
-    if flags.results_dir and info.started_at:
-        ended_s = info.ended_s if info.ended_s is not None else max((r.end_s for r in records), default=0.0)
-        written = write(
-            Path(flags.results_dir), flags, records, elapsed_s=ended_s - info.measured_from_s, at=time.time()
-        )
-        console.print(f"{written.summary}\n{written.individual_responses}", soft_wrap=True)
+    if flags.results_dir and run.info().started_at:
+        records = list(run.requests())
+        # The report's own wall time: a run's `ended_s` is later, by what it takes to notice that the load has ended.
+        from_s, to_s = span([record for record in records if not record.warmup])
+        written = write(Path(flags.results_dir), flags, records, elapsed_s=to_s - from_s, at=time.time())
+        console.print(f"{written.summary}\n{written.individual_responses}", soft_wrap=True, markup=False)
     show(run, console)

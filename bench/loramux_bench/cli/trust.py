@@ -11,6 +11,7 @@ from rich.table import Table
 
 from loramux_bench.errors import BenchError
 from loramux_bench.trust import peer
+from loramux_bench.trust.gates import Try, try_gate
 from loramux_bench.trust.rounds import Round, run_round
 
 _DEFAULT_TOKENIZER = Path("~/.cache/loramux/bases/SmolLM2-135M-Instruct")
@@ -27,6 +28,9 @@ def trust(
     tokenizer: Annotated[
         Path, typer.Option(help="What the other tool makes prompts with; without it, it is left out.")
     ] = _DEFAULT_TOKENIZER,
+    gate_tries: Annotated[
+        int, typer.Option(min=0, help="Also try the gate so often on equal mocks, and on one slower by 10 %.")
+    ] = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the rounds as JSON.")] = None,
 ) -> None:
     """Measure a mock endpoint of known timing, and hold the figures against what the mock says that it did, and against
@@ -36,15 +40,35 @@ def trust(
     if at_hand is None:
         console.print("No peer: vLLM or the tokenizer is not here.")
     with tempfile.TemporaryDirectory() as scratch:
-        rounds = [run_round(count, Path(scratch), tokenizer=at_hand) for count in streams]
-    for found in rounds:
-        console.print(_table(found))
-        for sentence in found.limits:
-            console.print(f"In doubt: {sentence}")
+        rounds = []
+        for count in streams:
+            found = run_round(count, Path(scratch), tokenizer=at_hand)
+            rounds.append(found)
+            console.print(_table(found))
+            for sentence in found.limits:
+                console.print(f"In doubt: {sentence}")
+        tries = []
+        for number in range(gate_tries):
+            for slow in (1.0, 1.1):
+                tries.append(try_gate(slow, number, Path(scratch) / f"gate-{number}-{slow}"))
+                console.print(_said(tries[-1]))
+    if tries:
+        right = {slow: sum(one.right for one in tries if one.slow == slow) for slow in (1.0, 1.1)}
+        console.print(
+            f"Gate: {right[1.0]} of {gate_tries} equal pairs passed, {right[1.1]} of {gate_tries} slowdowns caught."
+        )
     if output is not None:
-        output.write_bytes(msgspec.json.format(msgspec.json.encode(rounds), indent=2))
+        content = msgspec.json.encode({"rounds": rounds, "tries": tries})
+        output.write_bytes(msgspec.json.format(content, indent=2))
+    if not all(one.right for one in tries):
+        raise NotTrue("The gate was wrong, or undecided.")
     if any(not found.holds and not found.limits for found in rounds):
         raise NotTrue("Figures differ by more than 2 % and 1 ms, and nothing was short of time.")
+
+
+def _said(found: Try) -> str:
+    ratios = ", ".join(f"{name} {ratio:.3f}" for name, ratio in found.ratios.items())
+    return f"gate, candidate at {found.slow:g}: {found.outcome} ({ratios})"
 
 
 def _table(found: Round) -> Table:

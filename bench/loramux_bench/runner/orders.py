@@ -45,7 +45,7 @@ def unpack(content: bytes) -> Orders:
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a load process has to tell, twice a second and at its end."""
+    """What a load process has to tell, some times a second and at its end."""
 
     worker: int
     records: list[bytes]

@@ -28,7 +28,7 @@ from loramux_bench.scenario import Scenario
 
 logger = logging.getLogger(__name__)
 
-_LEAD_S = 1.0
+_LEAD_S = 0.5
 """From the orders to offset 0: what messages need to arrive, and users to be spawned."""
 _LOOK_EVERY_S = 0.1
 _SAMPLE_WORDS = (10, 150)

@@ -1,6 +1,7 @@
 """One process's share of one run: what its users do, and what it tells the conductor meanwhile."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from loramux_bench.runner.orders import Orders, Report, pack_report
 from loramux_bench.runner.watch import Watch
 from loramux_bench.scenario import Scenario, Target
 
-_REPORT_EVERY_S = 0.5
+_REPORT_EVERY_S = 0.25
 _LOOK_EVERY_S = 0.05
 _LEAD = 0.0005
 """Seconds that a timer is set early: the rest is waited for with the other greenlets let in."""
@@ -62,10 +63,13 @@ class Session:
         self._report = report
         self._seen = seen
         self._outbox: list[bytes] = []
+        self._fresh: deque[RequestRecord] = deque()
+        self._any_fresh = gevent.event.Event()
         self._clock = RunClock(orders.started_at)
         self._stopping = gevent.event.Event()
         self._parts = {part.target.name: part for part in self._make_parts()}
         self._watch = Watch(orders.worker)
+        self._clerk = gevent.spawn(self._file)
         self._reporter = gevent.spawn(self._report_on)
 
     def _make_parts(self) -> Iterator[Part]:
@@ -148,6 +152,21 @@ class Session:
         return bool(self._stopping.is_set())
 
     def _keep(self, record: RequestRecord) -> None:
+        self._fresh.append(record)
+        self._any_fresh.set()
+
+    def _file(self) -> None:
+        """Records are encoded and told one by one, with a look at the network between them: when many requests end at
+        once, those that go on must not be read late."""
+        while True:
+            self._any_fresh.wait()
+            self._any_fresh.clear()
+            while self._fresh:
+                self._file_one()
+                gevent.sleep(0)
+
+    def _file_one(self) -> None:
+        record = self._fresh.popleft()
         self._outbox.append(encode(record))
         self._seen(record)
 
@@ -169,6 +188,9 @@ class Session:
         """After the users have ended: the last report."""
         self._stopping.set()
         self._reporter.kill()
+        self._clerk.kill()
+        while self._fresh:
+            self._file_one()
         self._send_report(done=True, closed=True)
         self._watch.stop()
 
@@ -177,7 +199,7 @@ class Session:
         while not self._stopping.wait(_REPORT_EVERY_S):
             due = time.monotonic() - sampled_at >= 1.0
             sampled_at = time.monotonic() if due else sampled_at
-            idle = all(part.exhausted and not part.in_flight for part in self._parts.values())
+            idle = not self._fresh and all(part.exhausted and not part.in_flight for part in self._parts.values())
             self._send_report(done=idle, sampled=due)
         while True:
             gevent.sleep(_REPORT_EVERY_S)

@@ -74,10 +74,12 @@ def run_round(streams: int, results: Path, *, tokenizer: Path | None) -> Round:
 
 
 def _scenario(url: str, streams: int, requests: int) -> Scenario:
+    """Users begin one after the other within one request's length. All at once, the mock would read the last of them
+    some milliseconds after it came: true for a caller, and not in what the mock knows."""
     return Scenario(
         name=f"trust-{streams}",
         targets=(Target(name="mock", url=url, model="mock-base"),),
-        load=Load(users=streams, requests=requests),
+        load=Load(users=streams, requests=requests, ramp_s=TTFT_S + TOKENS * ITL_S),
         prompts=Prompts(input_tokens=Normal(mean=PROMPT_TOKENS), output_tokens=Normal(mean=TOKENS), temperature=None),
         scrape=Scrape(metrics=False, admin=False),
     )
