@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --no-deps --no-warn-script-location
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint types contracts format lock clean services
+.PHONY: help serve test check lint types contracts format lock clean services bench-smoke bench-trust
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -37,6 +37,12 @@ contracts: $(VENV)/.dev  ## import-linter
 format: $(VENV)/.dev  ## rewrite the code's form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench-smoke: $(VENV)/.cpu $(VENV)/.bench  ## set up, load the gateway that runs (or one of its own) for a minute, write a report
+	@sh bench/with_gateway.sh $(BIN)/loramux bench run smoke
+
+bench-trust: $(VENV)/.dev  ## the bench measures itself: against a known mock, beside vLLM's own, and its gate (half an hour)
+	@$(BIN)/loramux bench trust --gate-tries 20 --output results/trust.json
 
 lock:  ## make the lock files anew
 	PYTHON=$(PYTHON) sh $(LOCKS)/lock.sh

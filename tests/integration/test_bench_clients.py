@@ -2,6 +2,7 @@
 gevent, in a process of their own."""
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -262,18 +263,25 @@ def test_a_connection_is_kept_and_replaced_when_it_was_closed(driver: Driver, se
     assert len(server.heard) == 3
 
 
+INTERIM = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+
+
 @pytest.mark.parametrize(
     "play",
     [
         Play([b"".join(chat("ab"))], framing="close"),
         Play([b"".join(chat("ab"))], framing="length"),
-        Play([b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", *chat("ab")], raw=True),
+        Play([INTERIM, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", *chat("ab")], raw=True),
+        Play([INTERIM, GATE, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", *chat("ab")], raw=True),
     ],
-    ids=["until it closes", "by length", "interim answer first"],
+    ids=["until it closes", "by length", "interim answer first", "interim answer alone"],
 )
 def test_framings(driver: Driver, server: InferenceServer, play: Play) -> None:
     server.plays.append(play)
+    opened = threading.Timer(0.2, server.gate.set)  # the sooner it opens, the less is shown; nothing fails
+    opened.start()
     trace, then = driver.run(server, "openai-chat", {}, {})["traces"]
+    opened.join()
     assert (trace["error"], trace["text"]) == ("", ["a", "b"])
     assert then["error"] == ""
 

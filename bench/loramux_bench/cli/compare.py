@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from loramux_bench.cli.console import answers, remarks
 from loramux_bench.cli.options import Overrides, Processes, Repeats, Results, scenario_of
 from loramux_bench.cli.progress import watcher
 from loramux_bench.decide.compare import compare as compare_rounds
@@ -37,9 +37,7 @@ def compare(
             raise ScenarioError("To compare two endpoints say what to run: --scenario smoke.")
         made = scenario_of(scenario, overrides)
         sides = [Live("a", at(made, a)), Live("b", at(made, b))]
-        runs = run_interleaved(
-            sides, repeats=repeats, results=results, processes=processes, watcher=watcher(Console(stderr=True))
-        )
+        runs = run_interleaved(sides, repeats=repeats, results=results, processes=processes, watcher=watcher(remarks()))
     elif is_url(a) or is_url(b):
         raise ScenarioError(
             "A and B must both be endpoints or both be results: what was not measured side by side is "
@@ -49,4 +47,4 @@ def compare(
         runs = [runs_of(Path(a)), runs_of(Path(b))]
     first, second = ([read_round(run, target=target) for run in side] for side in runs)
     slos = [parse_slo(text) for text in second[0].info.scenario.get("slos", ())]
-    Console().print(comparison_table(compare_rounds(first, second, confidence=confidence, slos=slos)))
+    answers().print(comparison_table(compare_rounds(first, second, confidence=confidence, slos=slos)))

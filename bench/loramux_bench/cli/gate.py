@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from loramux_bench.cli.console import answers, remarks
 from loramux_bench.cli.options import Overrides, Processes, Repeats, Results, ScenarioName, Url, scenario_of
 from loramux_bench.cli.progress import watcher
 from loramux_bench.decide.gate import Check, Verdict, judge
@@ -48,7 +48,7 @@ def gate(
     """
     scenario = scenario_of(name, overrides, url)
     objectives = [parse_slo(text) for text in (slos or scenario.slos)]
-    console = Console()
+    console = answers()
     try:
         verdict = _decide(scenario, objectives, against, repeats, tolerance, results, processes)
     except Interrupted:
@@ -79,7 +79,7 @@ def _decide(
         repeats=repeats,
         results=results,
         processes=processes,
-        watcher=watcher(Console(stderr=True)),
+        watcher=watcher(remarks()),
     )
     if before:
         baseline = _rounds(before[0])

@@ -89,10 +89,11 @@ class LiveView:
         return " · ".join(parts)
 
     def _lines(self, info: RunInfo, now: float) -> None:
-        said = "" if info.started_at else info.status
-        if said and said != self._said:
-            self._said = said
-            self._console.print(f"{self._label}: {said}")
+        doing = "" if info.started_at else info.status
+        step = doing.partition(" (")[0]
+        if doing and (step != self._said or now - self._line_at >= _LINE_EVERY_S):
+            self._said = step
+            self._console.print(f"{self._label}: {doing}")
             self._line_at = now
         elif info.started_at and now - self._line_at >= _LINE_EVERY_S:
             self._line_at = now

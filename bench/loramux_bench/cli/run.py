@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from loramux_bench.cli.console import answers, remarks
 from loramux_bench.cli.options import Overrides, Processes, Results, ScenarioName, Url, scenario_of
 from loramux_bench.cli.progress import LiveView
 from loramux_bench.errors import NothingMeasured
@@ -23,10 +24,10 @@ def run(
     processes: Processes = 1,
 ) -> None:
     """Run a scenario; write raw records, a summary and an HTML report. Ctrl-C keeps what was recorded."""
-    console = Console()
+    console = answers()
     scenario = scenario_of(name, overrides, url)
     try:
-        with LiveView(scenario, Console(stderr=True)) as view:
+        with LiveView(scenario, remarks()) as view:
             done = launch(scenario, results, processes=processes, view=view)
     except Interrupted as interrupted:
         show(interrupted.run, console)
@@ -39,7 +40,7 @@ def report(
 ) -> None:
     """Make summary and report of finished runs again."""
     for path in run_dirs:
-        show(RunDir(path), Console())
+        show(RunDir(path), answers())
 
 
 def show(run: RunDir, console: Console) -> None:

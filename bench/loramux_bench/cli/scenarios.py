@@ -1,8 +1,8 @@
 """`loramux bench scenarios`: what there is to run."""
 
-from rich.console import Console
 from rich.table import Table
 
+from loramux_bench.cli.console import answers
 from loramux_bench.scenario import available, load_scenario
 
 
@@ -13,4 +13,4 @@ def scenarios() -> None:
         table.add_column(column, overflow="fold")
     for name, path in available().items():
         table.add_row(name, load_scenario(name).about, str(path))
-    Console().print(table)
+    answers().print(table)

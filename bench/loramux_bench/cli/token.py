@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from loramux_bench.cli.console import answers, remarks
 from loramux_bench.cli.progress import LiveView
 from loramux_bench.cli.run import show
 from loramux_bench.launch import Interrupted, launch
@@ -58,9 +59,9 @@ def token(
         scenario = scenario.model_copy(update={"prompts": prompts})
     if flags.results_dir:
         make_room(Path(flags.results_dir))  # refused now, not after the load
-    console = Console()
+    console = answers()
     try:
-        with LiveView(scenario, Console(stderr=True)) as view:
+        with LiveView(scenario, remarks()) as view:
             run = launch(scenario, runs, view=view)
     except Interrupted as interrupted:
         _write(interrupted.run, flags, console)

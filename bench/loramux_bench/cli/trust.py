@@ -6,9 +6,9 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from loramux_bench.cli.console import answers
 from loramux_bench.errors import BenchError
 from loramux_bench.trust import peer
 from loramux_bench.trust.gates import Try, try_gate
@@ -35,7 +35,7 @@ def trust(
 ) -> None:
     """Measure a mock endpoint of known timing, and hold the figures against what the mock says that it did, and against
     those of vLLM's own `bench serve` where vLLM is installed."""
-    console = Console()
+    console = answers()
     at_hand = tokenizer.expanduser() if peer.available() and tokenizer.expanduser().exists() else None
     if at_hand is None:
         console.print("No peer: vLLM or the tokenizer is not here.")

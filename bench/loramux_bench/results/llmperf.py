@@ -88,6 +88,14 @@ def summary(flags: TokenFlags, responses: Sequence[Response], *, elapsed_s: floa
     return _flat({**content, **flags.user_metadata(), "timestamp": int(at)})
 
 
+def make_room(results_dir: Path) -> None:
+    """The directory for the two files, made where it is missing. Raises `ResultsError`."""
+    try:
+        results_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_written(results_dir, error) from error
+
+
 def write(
     results_dir: Path, flags: TokenFlags, records: Iterable[RequestRecord], *, elapsed_s: float, at: float
 ) -> Written:
@@ -100,13 +108,17 @@ def write(
         summary=results_dir / f"{slug(flags)}_summary.json",
         individual_responses=results_dir / f"{slug(flags)}_individual_responses.json",
     )
+    make_room(results_dir)
     try:
-        results_dir.mkdir(parents=True, exist_ok=True)
         written.summary.write_text(_json(summary(flags, responses, elapsed_s=elapsed_s, at=at)), "utf-8")
         written.individual_responses.write_text(_json(responses), "utf-8")
     except OSError as error:
-        raise ResultsError(f"LLMPerf's files can not be written below {results_dir}: {error.strerror}.") from error
+        raise _not_written(results_dir, error) from error
     return written
+
+
+def _not_written(results_dir: Path, error: OSError) -> ResultsError:
+    return ResultsError(f"LLMPerf's files can not be written below {results_dir}: {error.strerror}.")
 
 
 def _response(record: RequestRecord) -> Response:

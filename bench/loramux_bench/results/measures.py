@@ -42,7 +42,7 @@ MEASURES: Mapping[str, Measure] = {
         Measure("itl", "Inter-token latency", "s", "lower", lambda r: r.gaps_s),
         Measure("tpot", "Time per output token", "s", "lower", lambda r: _one(r.tpot_s)),
         Measure("e2e", "End-to-end latency", "s", "lower", lambda r: (r.e2e_s,)),
-        Measure("speed", "Output tokens a second of one request", "tokens/s", "higher", _speed),
+        Measure("speed", "Speed of one request", "tokens/s", "higher", _speed),
     )
 }
 """Of requests. Of a run as a whole: `rps`, `throughput` (output tokens a second), `goodput`, `error_rate`."""

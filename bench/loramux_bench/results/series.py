@@ -16,6 +16,8 @@ from loramux_bench.run_dir import Generator, Sample
 MAX_BINS = 200
 WIDTHS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
 """Widths of bins; beyond the last, its multiples by powers of two."""
+FINE_BINS = 40
+"""At most so many narrower than a second: a short run has few requests, and most of its bins would be empty."""
 MAX_GAP = 3
 """What was sampled is taken to hold for so many times the usual interval between samples, and is not known after."""
 
@@ -130,7 +132,8 @@ class _Chunks:
 
 def _bins(from_s: float, to_s: float) -> tuple[Values, float]:
     """Edges, shape (bins + 1,), on multiples of the width; at least one bin."""
-    width_s = next((width for width in WIDTHS_S if _count(from_s, to_s, width) <= MAX_BINS), WIDTHS_S[-1])
+    most = ((width, FINE_BINS if width < 1.0 else MAX_BINS) for width in WIDTHS_S)
+    width_s = next((width for width, bins in most if _count(from_s, to_s, width) <= bins), WIDTHS_S[-1])
     while _count(from_s, to_s, width_s) > MAX_BINS:
         width_s *= 2
     return (np.floor(from_s / width_s) + np.arange(_count(from_s, to_s, width_s) + 1)) * width_s, width_s

@@ -68,8 +68,7 @@ def _per_million(summary: Summary) -> str:
 
 
 def _measures(total: Group) -> Table:
-    found = Table("", "p50", "p90", "p99", "mean", "max", title="latency, ms", title_justify="left")
-    _right(found)
+    found = _aligned("latency, ms", "p50", "p90", "p99", "mean", "max")
     for name, spread in total.measures.items():
         measure = MEASURES[name]
         in_ms = measure.unit == "s"
@@ -82,8 +81,7 @@ def _measures(total: Group) -> Table:
 
 
 def _groups(title: str, groups: Mapping[str, Group]) -> Table:
-    found = Table(title, "requests", "errors", "tokens/s", "TTFT p50", "p99", "ITL p50", "p99", "E2E p50", "p99")
-    _right(found)
+    found = _aligned(title, "sent", "errors", "tok/s", "TTFT p50", "p99", "ITL p50", "p99", "E2E p50", "p99")
     for name, group in groups.items():
         measures = (group.measures.get(measure) for measure in ("ttft", "itl", "e2e"))
         found.add_row(
@@ -97,15 +95,18 @@ def _groups(title: str, groups: Mapping[str, Group]) -> Table:
 
 
 def _failures(failures: Mapping[str, Failure]) -> Table:
-    found = Table("error", "times", "for example")
+    found = Table("error", "times", "for example", box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for code, failure in failures.items():
         found.add_row(escape(code), str(failure.count), escape(failure.message))
     return found
 
 
-def _right(table: Table) -> None:
-    for column in table.columns[1:]:
-        column.justify = "right"
+def _aligned(first: str, *others: str) -> Table:
+    """Figures to the right; fits 80 columns."""
+    found = Table(first, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in others:
+        found.add_column(name, justify="right", no_wrap=True)
+    return found
 
 
 def _middle_and_tail(spread: Distribution | None) -> tuple[str, str]:
@@ -113,7 +114,9 @@ def _middle_and_tail(spread: Distribution | None) -> tuple[str, str]:
 
 
 def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:.2f}"
+    """Four figures are enough."""
+    ms = 1000 * seconds
+    return f"{ms:.2f}" if ms < 100 else f"{ms:.1f}" if ms < 1000 else f"{ms:.0f}"
 
 
 def _plain(value: float) -> str:

@@ -69,7 +69,7 @@ class Run:
         began = time.monotonic()
         try:
             endpoints = [Endpoint.of(target) for target in self._scenario.targets]
-            self._tell("looking at the endpoint")
+            self._tell("Looking at the endpoint")
             source = Source.load(self._scenario.prompts.text)
             prepared = prepare(
                 self._scenario,
@@ -184,7 +184,7 @@ class Run:
         if self._recorder is not None and not self._recorder.all_closed:
             info.notes.append(_DIED)
         self._stop_background.set()
-        self._tell("putting things back")
+        self._tell("Putting things back")
         gevent.joinall(self._background)
         with self._restoration:
             self._resources.close()

@@ -65,6 +65,9 @@
     ctx.restore();
   };
 
+  /* A value between two gaps is no line: it needs a point to be seen. */
+  const alone = (v, i, all) => v != null && all[i - 1] == null && all[i + 1] == null;
+
   const line = (s) => ({
     label: s.label,
     scale: s.scale,
@@ -72,7 +75,7 @@
     width: 1.5,
     dash: s.dashed ? [5, 4] : undefined,
     paths: s.stepped ? uPlot.paths.stepped({ align: 1 }) : undefined,
-    points: { show: s.values.filter((v) => v != null).length < 3 ? true : undefined, size: 6, fill: toneOf(s.tone) },
+    points: { show: s.values.some(alone) ? true : undefined, size: 5, fill: toneOf(s.tone) },
     spanGaps: false,
     value: (u, v) => number(v),
   });
