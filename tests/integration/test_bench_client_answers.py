@@ -1,21 +1,18 @@
 """What the clients make of the answers of each interface. They run below gevent, in a process of their own."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import InferenceClient
 
-from tests.fakes.driven_clients import Driver, driven_clients, make_certificate
+from tests.fakes.driven_clients import Driver
 from tests.fakes.inference_server import (
     AWS_STREAM,
     InferenceServer,
     Play,
     chat,
     event_message,
-    inference_server,
     json_play,
     lmi,
     openai_error,
@@ -25,23 +22,6 @@ from tests.fakes.inference_server import (
     tgi,
     tgi_frames,
 )
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_certificate(tmp_path_factory.mktemp("tls") / "trusted.pem")
-
-
-@pytest.fixture(scope="module")
-def driver(certificate: Path) -> Iterator[Driver]:
-    with driven_clients(certificate) as running:
-        yield running
-
-
-@pytest.fixture
-def server() -> Iterator[InferenceServer]:
-    with inference_server() as running:
-        yield running
 
 
 def delta(finish: str | None = None, **content: Any) -> dict[str, Any]:

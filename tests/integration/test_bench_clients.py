@@ -3,14 +3,13 @@ gevent, in a process of their own."""
 
 import socket
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fakes.driven_clients import TARGETS, Driver, driven_clients, make_certificate
+from tests.fakes.driven_clients import TARGETS, Driver, make_certificate
 from tests.fakes.inference_server import (
     AWS_STREAM,
     GATE,
@@ -25,24 +24,6 @@ from tests.fakes.inference_server import (
     payload_part,
     tgi,
 )
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_certificate(tmp_path_factory.mktemp("tls") / "trusted.pem")
-
-
-@pytest.fixture(scope="module")
-def driver(certificate: Path) -> Iterator[Driver]:
-    with driven_clients(certificate) as running:
-        yield running
-
-
-@pytest.fixture
-def server() -> Iterator[InferenceServer]:
-    with inference_server() as running:
-        yield running
-
 
 # Every interface
 

@@ -18,8 +18,6 @@ from tests.fakes.bench_run import HOSTILE, MadeRun, MadeUp
 if TYPE_CHECKING:  # pytest wants to be the first to load it
     from tests.fixtures.browser import BrowserThread
 
-pytest_plugins = ["tests.fixtures.browser"]
-
 T = TypeVar("T")
 
 INK = """() => {

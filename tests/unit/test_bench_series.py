@@ -146,7 +146,8 @@ def test_nothing_measured_gives_one_empty_bin() -> None:
 
 
 @pytest.mark.parametrize(
-    ("duration_s", "width_s"), [(0.5, 0.1), (4.0, 0.1), (20.0, 0.5), (60.0, 1.0), (600.0, 5.0), (86_400.0, 600.0), (4e6, 28_800.0)]
+    ("duration_s", "width_s"),
+    [(0.5, 0.1), (4.0, 0.1), (20.0, 0.5), (60.0, 1.0), (600.0, 5.0), (86_400.0, 600.0), (4e6, 28_800.0)],
 )
 def test_bins_are_as_many_as_can_be_read(duration_s: float, width_s: float) -> None:
     found = series([_request(0.0, ttft_s=None, after_s=duration_s)], [])

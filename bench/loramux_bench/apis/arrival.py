@@ -13,6 +13,9 @@ import gevent
 
 T = TypeVar("T")
 
+_MOST_S = 0.25
+"""No poll's batch takes longer to read; more than that is a wall clock that was set meanwhile."""
+
 
 def received(receive: Callable[[], T]) -> tuple[T, float]:
     """What `receive` gives, and when it was there (`time.perf_counter()`): when the loop's last poll saw it, or now
@@ -22,4 +25,4 @@ def received(receive: Callable[[], T]) -> tuple[T, float]:
     data = receive()
     polled = now()
     at = time.perf_counter()
-    return data, at if polled == before else at - max(0.0, time.time() - polled)
+    return data, at if polled == before else at - min(max(0.0, time.time() - polled), _MOST_S)

@@ -1,1 +1,1 @@
-"""Locust at work: users, their schedule, and what they record. The only room that imports gevent and Locust."""
+"""Locust at work: users, their schedule, and what they record. Only this room and `apis` import gevent."""
