@@ -180,16 +180,22 @@ AWS_STREAM = "application/vnd.amazon.eventstream"
 
 def _own_form(heard: Heard) -> Play:
     body = heard.body
-    if heard.path.endswith("/chat/completions"):
-        count = body["max_tokens"]
-        return Play(chat(_words(count), {"prompt_tokens": 5, "completion_tokens": count, "total_tokens": 5 + count}))
     if heard.path.endswith("/completions"):
-        count = body["max_tokens"]
-        usage = {"prompt_tokens": 5, "completion_tokens": count, "total_tokens": 5 + count}
-        return Play(completions(_words(count), usage))
+        return _openai(body["max_tokens"], chatting=heard.path.endswith("/chat/completions"), body=body)
     if heard.path.endswith("/invocations-response-stream"):
         return Play([payload_part(line) for line in lmi(_words(body["parameters"]["max_new_tokens"]))], type=AWS_STREAM)
     return Play(tgi(_words(body["parameters"]["max_new_tokens"] - 1)))
+
+
+def _openai(count: int, *, chatting: bool, body: Mapping[str, Any]) -> Play:
+    asked = str(body["messages"] if chatting else body["prompt"])
+    prompt_tokens = 5 if body.get("stream", False) else len(asked.split())
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": count, "total_tokens": prompt_tokens + count}
+    if body.get("stream", False):
+        return Play(chat(_words(count), usage) if chatting else completions(_words(count), usage))
+    text = "".join(_words(count))
+    choice: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if chatting else {"text": text}
+    return json_play({"choices": [{"index": 0, "finish_reason": "length", **choice}], "usage": usage})
 
 
 def _words(count: int) -> list[str]:

@@ -21,6 +21,7 @@ from loramux_bench.record import RequestRecord
 from loramux_bench.results.write import write_results
 from loramux_bench.run_dir import RunDir
 from loramux_bench.scenario import Scenario, parse
+from tests.fakes.inference_server import InferenceServer
 from tests.fixtures.gateway import eventually, free_port
 from tests.fixtures.mock_endpoint import MockEndpoint
 
@@ -113,6 +114,40 @@ def test_targets_are_asked_the_same_in_one_run(mock: MockEndpoint, tmp_path: Pat
     assert asked["one"] == asked["two"]
     assert len(asked["one"]) == 6
     assert set(write_results(run).by_target) == {"one", "two"}
+
+
+def test_every_interface_in_one_run(server: InferenceServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One user class of Locust for each, in one run, against an endpoint that speaks them all."""
+    monkeypatch.setenv("AWS_KEYS", "AKID:secret")
+    monkeypatch.setenv("OTHER_KEY", "sk-other")
+    targets = [
+        {"name": "chat", "api": "openai-chat", "url": server.url},
+        {"name": "completions", "api": "openai-completions", "url": server.url},
+        {"name": "tgi", "api": "tgi", "url": server.url},
+        {
+            "name": "sagemaker",
+            "api": "sagemaker",
+            "url": server.url,
+            "key_env": "AWS_KEYS",
+            "extra": {"EndpointName": "shop", "region": "eu-west-1"},
+        },
+        {"name": "other", "api": "litellm", "url": f"{server.url}/v1", "key_env": "OTHER_KEY"},
+    ]
+    for target in targets:
+        target["model"] = "openai/pirate" if target["api"] == "litellm" else "pirate"
+    load = {"users": 5, "requests": 10}
+    run = launch(scenario("", targets=targets, load=load, prompts={"output_tokens": {"mean": 4}}), tmp_path)
+
+    records = records_of(run)
+    assert [record.message for record in records if record.error] == []
+    for target in targets:
+        of_it = [record for record in records if record.target == target["name"]]
+        assert len(of_it) == 2, target["name"]
+        assert all(record.tokens == 4 and record.ttft_s is not None for record in of_it), target["name"]
+    paths = {heard.path.split("?")[0] for heard in server.heard}
+    assert {"/v1/chat/completions", "/v1/completions", "/generate_stream"} <= paths
+    assert any("invocations-response-stream" in path for path in paths)
+    assert set(write_results(run).by_target) == {target["name"] for target in targets}
 
 
 def test_tokens_are_counted_by_usage_and_by_the_models_tokenizer(mock: MockEndpoint, tmp_path: Path) -> None:

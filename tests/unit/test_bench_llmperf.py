@@ -189,7 +189,7 @@ def test_errors_are_written_as_llmperf_means_them() -> None:
         (200, "broken_stream", -1),
         (0, "connect", -1),
         (0, "timeout", -1),
-        (200, "500", 500),
+        (200, "http_500", 500),
         (200, "engine_dead", "engine_dead"),
     ],
 )

@@ -5,8 +5,11 @@ Keys, their order, nesting and types are those that LLMPerf writes for its OpenA
 
 - `inter_token_latency_s`: of each response, from the request to the last token, divided by the output tokens. The time
   to the first token is in it, so that it is near E2E / N, and above the ITL and the TPOT of this bench's own report.
+  LLMPerf's OpenAI client divides by frames, of which the role's is one: at N tokens it is lower by 1 in N + 1.
 - `request_output_throughput_token_per_s`: output tokens of a response by its end-to-end time.
-- `mean_output_throughput_token_per_s`, `num_completed_requests_per_min`: over the wall time of the measured load.
+- `mean_output_throughput_token_per_s`, `num_completed_requests_per_min`: over the wall time of the measured load, from
+  its first request to its last end. LLMPerf counts the start of its clients too, and requests beyond the last that it
+  sends and throws away.
 - `num_requests_started`: requests that have ended, well or with an error. Errors are in no other figure but their own.
 - Quantiles are interpolated linearly; `stddev` is that of a sample (ddof 1).
 - `min` and `max` of `number_input_tokens` and `number_output_tokens` are strings: LLMPerf writes NumPy's integers so.
@@ -155,7 +158,8 @@ def _error_code(record: RequestRecord) -> int | str:
         return record.status
     if record.error in _WITHOUT_CODE:
         return _NO_CODE
-    return int(record.error) if record.error.isdecimal() else record.error
+    code = record.error.removeprefix("http_")
+    return int(code) if code.isdecimal() else record.error
 
 
 def _results(responses: Sequence[Response], elapsed_s: float) -> dict[str, Any]:
