@@ -12,6 +12,8 @@ PAGE = Path(__file__).with_name("scenarios.md")
 Schema = Mapping[str, Any]
 """JSON schema, as pydantic makes it."""
 
+_WHOLE: Schema = Scenario.model_json_schema()
+
 _DEFAULTS = {"name": "the file's name"}
 """Defaults that are made when a file is read."""
 
@@ -20,10 +22,12 @@ _HEAD = """\
 
 <!-- Made by `python docs/scenario_table.py` from bench/loramux_bench/scenario.py. Do not edit. -->
 
-A scenario says what load to send where. It is a TOML file; [bench.md](bench.md) says how it is run and what comes of it.
-A key that does not exist, or a value that does not fit, ends the command before anything is sent, with each fault and
-its place. `--set` changes a key of a file for one run, with the key's full name as below: `--set load.users=4`. Its value
-is TOML; text needs no quotes. A place in a list is a number, from 0: `--set targets.0.model=pirate`.
+A scenario says what load to send where. It is a TOML file; [bench.md](bench.md) says how it is run, and what comes of
+it. A key that does not exist, or a value that does not fit, ends the command before anything is sent, with each fault
+and its place. Files that it names are looked for from the current directory, then in the checkout.
+
+`--set` changes a key for one run, by its full name as below: `--set load.users=4`. The value is TOML; text needs no
+quotes. A place in a list is a number, from 0: `--set targets.0.model=pirate`.
 
 ```toml
 about = "Twenty users and three adapters, the first of them for half of all requests."
@@ -66,13 +70,12 @@ def page() -> str:
 
 def tables() -> tuple[Table, ...]:
     """The file itself, and each table in it, in the order of the keys that lead to them."""
-    whole = Scenario.model_json_schema()
-    definitions = whole["$defs"]
-    found: dict[str, Table] = {"": Table(("",), False, whole)}
-    for place, listed, name in _inner("", whole, definitions):
+    found: dict[str, Table] = {"": Table(("",), False, _WHOLE)}
+    for place, inner in _inner("", _WHOLE):
+        name = _table_name(inner)
         before = found.get(name)
         places = (*before.places, place) if before else (place,)
-        found[name] = Table(places, listed, definitions[name])
+        found[name] = Table(places, inner.get("type") == "array", _definition(inner))
     return tuple(found.values())
 
 
@@ -90,12 +93,13 @@ def meaning_of(schema: Schema) -> str:
     return " ".join(told.split()).replace("|", "\\|")
 
 
-def _inner(place: str, schema: Schema, definitions: Schema) -> Iterator[tuple[str, bool, str]]:
+def _inner(place: str, schema: Schema) -> Iterator[tuple[str, Schema]]:
+    """Keys that hold tables of ours, at any depth, by their full names."""
     for key, inner in schema["properties"].items():
-        if name := _table_name(inner):
+        if _table_name(inner):
             full = f"{place}.{key}" if place else key
-            yield full, inner.get("type") == "array", name
-            yield from _inner(full, definitions[name], definitions)
+            yield full, inner
+            yield from _inner(full, _definition(inner))
 
 
 def _table_name(schema: Schema) -> str:
@@ -107,7 +111,8 @@ def _table_name(schema: Schema) -> str:
 
 
 def _definition(schema: Schema) -> Schema:
-    found: Schema = Scenario.model_json_schema()["$defs"].get(_table_name(schema), {})
+    """Of the table that a key holds, likewise."""
+    found: Schema = _WHOLE["$defs"].get(_table_name(schema), {})
     return found
 
 

@@ -1,5 +1,6 @@
 """One run, from a scenario to a directory of results: starts the load process, follows it, and knows how it ended."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +12,7 @@ from loramux_bench.run_dir import RunDir, RunInfo
 from loramux_bench.scenario import Scenario
 
 _LOOK_EVERY_S = 0.25
+_ROOM_BYTES = 64 * 1024
 
 
 class View(Protocol):
@@ -64,6 +66,8 @@ def launch(scenario: Scenario, results: Path, *, processes: int = 1, view: View 
     if interrupted:
         raise Interrupted(run)
     info = run.info() if run.info_path.exists() else None
+    if shutil.disk_usage(run.path).free < _ROOM_BYTES:
+        raise ResultsError(f"There is no room left in {run.path}; what was recorded until then is there.")
     if info is None or info.outcome == "running":
         raise ResultsError(f"The load process ended with status {status} in the middle of its work. It said:\n{words}")
     if info.outcome == "failed":

@@ -75,8 +75,6 @@ class RunInfo(msgspec.Struct, kw_only=True):
     """As it was run, overrides applied; without keys."""
     started_at: float = 0.0
     """Unix seconds of offset 0: when the load began; 0.0 if it never did."""
-    measured_from_s: float = 0.0
-    """End of the warm-up."""
     ended_s: float | None = None
     """When the last request had ended; None in a run that was killed."""
     outcome: str = "running"

@@ -260,11 +260,11 @@ class Scenario(_Part):
     """The whole file."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    """What its results are called. A file that does not say it has its own name."""
+    """What its results are called: letters, digits, `.`, `_` and `-`."""
     about: str = ""
     """For people: `loramux bench scenarios` and the report show it."""
     seed: int = 1
-    """Of everything that is drawn: with the same seed the same requests are due at the same times."""
+    """Of everything that is drawn: with the same seed the same adapters, lengths and times."""
     targets: tuple[Target, ...] = (Target(),)
     """Where the load goes. The admin interface is the first's."""
     load: Load

@@ -145,7 +145,6 @@ class MadeUp:
             name="nightly",
             scenario=scenario,
             started_at=1_790_000_000.0,
-            measured_from_s=0.5,
             ended_s=float(self.seconds),
             outcome="done",
             prepare_s=2.5,

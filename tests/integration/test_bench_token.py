@@ -24,7 +24,7 @@ MODEL = "acme/mock--1.5b"
 TTFT_S = 0.1
 ITL_S = 0.02
 POLL_S = 0.25
-"""By how much a chunk may be told early where its process had to wait for the machine (`loramux_bench.apis.arrival`)."""
+"""By how much a chunk may be told early where the machine kept its reader waiting (`loramux_bench.apis.arrival`)."""
 LATE_S = 1.0
 """What a busy machine may add to half of the requests: wrong units and wrong origins are further off."""
 USERS = 2
@@ -83,7 +83,7 @@ def start(where: Path, environment: Mapping[str, str], *flags: str) -> "subproce
     return subprocess.Popen(
         [COMMAND, "bench", "token", "--results-dir", "out/files", "--runs", "out/runs", *flags],
         cwd=where,
-        env=clean | environment,
+        env={**clean, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -149,7 +149,7 @@ def test_what_is_killed_is_recorded_as_cut() -> None:
 def test_the_recorder_knows_who_is_done(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     (record,) = send(Scripted("ok"))
-    with Recorder(run, workers=2) as recorder:
+    with Recorder(run, 2, broken=lambda error: pytest.fail(str(error))) as recorder:
         for worker in (0, 1):
             report = Report(worker=worker, records=[encode(record)], done=True, closed=worker == 1)
             recorder.report(unpack_report(pack_report(report)))
@@ -158,6 +158,17 @@ def test_the_recorder_knows_who_is_done(tmp_path: Path) -> None:
         assert list(run.requests()) == [record, record], "with the operating system when the call returns"
         recorder.forget_workers()
         assert recorder.all_closed
+
+
+def test_a_disk_that_is_full_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "requests.jsonl").symlink_to("/dev/full")
+    told: list[OSError] = []
+    (record,) = send(Scripted("ok"))
+    with Recorder(RunDir(tmp_path), 1, told.append) as recorder:
+        for _ in range(2):
+            recorder.report(Report(worker=0, records=[encode(record)]))
+    (error,) = told
+    assert error.strerror == "No space left on device"
 
 
 def scenario(**load: object) -> Scenario:

@@ -1,5 +1,6 @@
 """What is read from an endpoint while a load runs."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -49,6 +50,7 @@ class Scraper:
         self._answered: set[str] = set()
         self._tiers_due_s = now()
         self._tiers_every_s = scrape.every_s
+        self._tiers_cost_s = math.inf
         self._dropped = 0
 
     @property

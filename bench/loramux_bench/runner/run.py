@@ -99,9 +99,8 @@ class Run:
             info.prompt_overhead_tokens = round(fit(prepared.observations).overhead_tokens, 2)
         info.tokenizer = self._scenario.prompts.tokenizer or ("endpoint" if prepared.observations else "")
         info.environment["endpoint"] = dict(prepared.facts)
-        info.status = "load"
-        self._directory.write_info(info)
-        self._recorder = self._resources.enter_context(Recorder(self._directory, len(nodes)))
+        self._tell("Load")
+        self._recorder = self._resources.enter_context(Recorder(self._directory, len(nodes), self._full))
         self._look_on(prepared, self._recorder)
         for number, node in enumerate(nodes):
             orders = Orders(
@@ -145,12 +144,8 @@ class Run:
 
     def report(self, content: bytes) -> None:
         """A load process has something to tell."""
-        if self._recorder is None:
-            return
-        try:
+        if self._recorder is not None:
             self._recorder.report(unpack_report(content))
-        except OSError as error:
-            self._fail(f"Results can not be written any more to {self._directory.path}: {error.strerror}.", 2)
 
     def finish(self, drain_s: float) -> None:
         """Let load processes end, and wait until they have: what is under way may take so long."""
@@ -202,7 +197,13 @@ class Run:
     def _tell(self, sentence: str, done: int = 0, total: int = 0) -> None:
         self._info.status = f"{sentence} ({done} of {total})" if total else sentence
         logger.info("%s", self._info.status)
-        self._directory.write_info(self._info)
+        try:
+            self._directory.write_info(self._info)
+        except OSError as error:  # a full disk must not keep things from being put back
+            logger.error("%s can not be written: %s", self._directory.info_path, error.strerror)
+
+    def _full(self, error: OSError) -> None:
+        self._fail(f"Results can not be written any more to {self._directory.path}: {error.strerror}.", 2)
 
     def _fail(self, sentence: str, exit_status: int) -> None:
         logger.error("%s", sentence)

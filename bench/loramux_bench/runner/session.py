@@ -24,8 +24,6 @@ from loramux_bench.scenario import Scenario, Target
 
 _REPORT_EVERY_S = 0.25
 _LOOK_EVERY_S = 0.05
-_LEAD = 0.0005
-"""Seconds that a timer is set early: the rest is waited for with the other greenlets let in."""
 
 
 @dataclass(slots=True)
@@ -147,7 +145,7 @@ class Session:
     def _wait_until(self, due_s: float) -> bool:
         """True if the run ends meanwhile."""
         while (left_s := due_s - self._clock.now_s()) > 0:
-            if self._stopping.wait(max(left_s - _LEAD, 0.0) or left_s):
+            if self._stopping.wait(left_s):
                 return True
         return bool(self._stopping.is_set())
 
