@@ -1,7 +1,10 @@
 """One run, from a scenario to a directory of results: starts the load process, follows it, and knows how it ended."""
 
 import shutil
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -39,7 +42,8 @@ class Interrupted(BenchError):
 
 
 def launch(scenario: Scenario, results: Path, *, processes: int = 1, view: View | None = None) -> RunDir:
-    """Runs it to its end. Ctrl-C ends the load, keeps what was recorded and raises `Interrupted`; a second one kills.
+    """Runs it to its end. Ctrl-C, or SIGTERM, ends the load, keeps what was recorded and raises `Interrupted`; a second
+    one kills.
 
     Raises `EndpointError` or another `BenchError` with the load process's own words when the load never began, and
     `ResultsError` when it died.
@@ -48,7 +52,7 @@ def launch(scenario: Scenario, results: Path, *, processes: int = 1, view: View 
     tail = _Tail(run)
     viewer = view or Blind()
     interrupted = False
-    with LoadProcess(scenario, run, processes=processes) as process:
+    with _termination_interrupts(), LoadProcess(scenario, run, processes=processes) as process:
         try:
             while not process.ended(_LOOK_EVERY_S):
                 _look(run, tail, viewer)
@@ -73,6 +77,19 @@ def launch(scenario: Scenario, results: Path, *, processes: int = 1, view: View 
     if info.outcome == "failed":
         raise EndpointError(info.failure)
     return run
+
+
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """SIGTERM, as pipelines send it to end a job, is as Ctrl-C. Only a process's main thread may set that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _look(run: RunDir, tail: "_Tail", view: View) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from locust import events
 from locust.env import Environment
 
+from loramux_bench.apis.connect import preload
 from loramux_bench.runner.conductor import Conductor
 from loramux_bench.runner.stage import Stage
 from loramux_bench.runner.users import user_class
@@ -28,6 +29,7 @@ _stage = Stage()
 _scenario = load_scenario(
     os.environ.get("LORAMUX_BENCH_SCENARIO", "smoke"), os.environ.get("LORAMUX_BENCH_SET", "").splitlines()
 )
+preload(_scenario.targets)
 globals().update({cls.__name__: cls for cls in (user_class(target, _stage) for target in _scenario.targets)})
 
 

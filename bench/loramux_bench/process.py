@@ -46,7 +46,7 @@ class LoadProcess:
 
     def __enter__(self) -> "LoadProcess":
         """Starts it. Raises `ResultsError`."""
-        scenario_path = self._run.path / "scenario.json"
+        scenario_path = self._run.scenario_path
         try:
             scenario_path.write_bytes(msgspec.json.format(self._scenario.model_dump_json(), indent=2).encode())
             log = self._run.log_path.open("wb")

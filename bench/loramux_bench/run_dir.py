@@ -3,6 +3,7 @@
 | file | holds |
 |---|---|
 | `run.json` | `RunInfo`: the scenario, the environment, what was prepared, how it ended |
+| `scenario.json` | the scenario that was run: `run` takes it again |
 | `requests.jsonl` | a `RequestRecord` a line, as they end |
 | `samples.jsonl` | a `Sample` a line: what was scraped, and how the generator was |
 | `churn.jsonl` | a `ChurnRecord` a line |
@@ -125,6 +126,10 @@ class RunDir:
     @property
     def info_path(self) -> Path:
         return self.path / "run.json"
+
+    @property
+    def scenario_path(self) -> Path:
+        return self.path / "scenario.json"
 
     @property
     def requests_path(self) -> Path:

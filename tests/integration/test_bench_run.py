@@ -77,6 +77,26 @@ def test_an_open_loop_counts_from_the_scheduled_time(tmp_path: Path) -> None:
     assert records[-1].e2e_s > 5 * records[0].e2e_s, "the queue at the endpoint is in the latency"
 
 
+def test_an_open_loop_sends_all_that_is_due(mock: MockEndpoint, tmp_path: Path) -> None:
+    """Also where it is idle between requests, and has drawn them all at the beginning."""
+    load = {"shape": "open", "requests": 15, "arrivals": {"kind": "poisson", "rate_per_s": 5.0}}
+    run = launch(scenario(mock.url, load=load), tmp_path)
+    assert sorted(record.index for record in records_of(run)) == list(range(15))
+    by_time = launch(
+        scenario(
+            mock.url,
+            load={
+                "shape": "open",
+                "requests": None,
+                "duration_s": 3.0,
+                "arrivals": {"rate_per_s": 4.0, "kind": "constant"},
+            },
+        ),
+        tmp_path,
+    )
+    assert len(records_of(by_time)) in (11, 12)
+
+
 def test_what_waits_in_the_generator_is_counted_and_told(tmp_path: Path) -> None:
     with MockEndpoint(ttft=0.3, itl=0.0) as slow:
         arrivals = {"kind": "constant", "rate_per_s": 20.0, "max_in_flight": 1}
@@ -204,7 +224,10 @@ def test_an_endpoint_that_can_not_be_measured_is_told_in_a_sentence(
         launch(scenario(rubbish.url), tmp_path)
 
 
-def test_an_interrupt_keeps_what_was_recorded_and_writes_the_report(mock: MockEndpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_was_recorded_and_writes_the_report(
+    how: signal.Signals, mock: MockEndpoint, tmp_path: Path
+) -> None:
     toml = tmp_path / "long.toml"
     toml.write_text(
         f'name = "long"\n[[targets]]\nurl = "{mock.url}"\n[load]\nusers = 3\nduration_s = 300\n'
@@ -214,7 +237,7 @@ def test_an_interrupt_keeps_what_was_recorded_and_writes_the_report(mock: MockEn
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     try:
         eventually(lambda: any(path.stat().st_size > 5000 for path in tmp_path.glob("out/*/requests.jsonl")), 40.0)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         out, err = process.communicate(timeout=40)
     finally:
         process.kill()
@@ -254,8 +277,51 @@ def test_a_load_process_that_dies_ends_the_run(mock: MockEndpoint, tmp_path: Pat
         for worker in workers:
             worker.kill()
         assert process.ended(60.0)
-    assert run.info().outcome != "running"
+    assert run.info().outcome == "interrupted"
     assert any("load process" in note.lower() for note in run.info().notes)
+
+
+def test_a_load_process_that_was_given_up_and_comes_back_does_not_keep_the_run(
+    mock: MockEndpoint, tmp_path: Path
+) -> None:
+    """Stopped for longer than Locust's heartbeats allow, as a suspended machine is."""
+    run = RunDir.create(tmp_path, "suspended")
+    with LoadProcess(scenario(mock.url, load={"requests": None, "duration_s": 300}), run) as process:
+        eventually(lambda: run.requests_path.exists() and run.requests_path.stat().st_size > 2000, 40.0)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        for worker in workers:
+            worker.suspend()
+        eventually(lambda: run.info().outcome != "running", 30.0)
+        for worker in workers:
+            worker.resume()
+        assert process.ended(60.0)
+    assert run.info().outcome == "interrupted"
+
+
+def test_a_load_whose_starter_is_killed_ends(mock: MockEndpoint, tmp_path: Path) -> None:
+    command = [
+        COMMAND,
+        "bench",
+        "run",
+        "smoke",
+        "--url",
+        mock.url,
+        "-o",
+        str(tmp_path),
+        "--set",
+        "load.requests=100000",
+    ]
+    command += ["--set", 'adapters.names=["mock-0"]']
+    starter = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    eventually(lambda: any(path.stat().st_size > 2000 for path in tmp_path.glob("*/requests.jsonl")), 40.0)
+    children = psutil.Process(starter.pid).children(recursive=True)
+    starter.kill()
+    starter.wait(10)
+    gone, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
+    assert len(gone) >= 2
+    (directory,) = tmp_path.iterdir()
+    assert RunDir(directory).info().outcome == "interrupted"
 
 
 def test_results_that_can_not_be_written_are_told(mock: MockEndpoint, tmp_path: Path) -> None:

@@ -134,6 +134,9 @@ def test_every_objective_is_one() -> None:
     for command in told_commands():
         for text in command.values.get("slos") or ():
             parse_slo(text)
+    for scenario in examples().values():
+        for text in scenario.slos:
+            parse_slo(text)
     told = [text for cell, *_ in rows("SLO") for text in _INLINE.findall(cell)]
     assert len(told) == 4
     for text in told:

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from docs.scenario_table import PAGE, keys, page
+from loramux_bench.results.slo import parse as parse_slo
 from loramux_bench.scenario import Scenario, parse
 
 _ROW = re.compile(r"^\| (`[a-z_.`, ]+`) \| (.+?) \| (.+?) \| (.+) \|$", re.MULTILINE)
@@ -48,4 +49,5 @@ def test_every_key_has_a_row_with_type_default_and_meaning() -> None:
 def test_its_example_is_a_scenario() -> None:
     found = re.findall(r"^```toml\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert len(found) == 1
-    parse({"name": "example", **tomllib.loads(found[0])}, "of the page")
+    example = parse({"name": "example", **tomllib.loads(found[0])}, "of the page")
+    assert [parse_slo(text).text for text in example.slos] == list(example.slos)

@@ -1,6 +1,8 @@
 """Which client speaks a target's interface."""
 
-from loramux_bench.apis.litellm import LiteLlmApi
+from collections.abc import Iterable
+
+from loramux_bench.apis.litellm import LiteLlmApi, import_litellm
 from loramux_bench.apis.openai import OpenAiApi
 from loramux_bench.apis.port import Api
 from loramux_bench.apis.sagemaker import SageMakerApi
@@ -25,3 +27,10 @@ def connect(target: Target, *, url: str, key: str, timeout_s: float) -> Api:
             return SageMakerApi(url, key, target.extra, timeout_s)
         case "litellm":
             return LiteLlmApi(url, key)
+
+
+def preload(targets: Iterable[Target]) -> None:
+    """Import now what the first client of these targets would: LiteLLM takes seconds, in which a process reads no
+    stream, and a Locust worker misses so many heartbeats that its master gives it up."""
+    if any(target.api == "litellm" for target in targets):
+        import_litellm()

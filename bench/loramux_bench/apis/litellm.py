@@ -5,6 +5,7 @@ broke off without an error with a finish reason of its own. It takes some twenty
 `loramux_bench.apis.openai`, which also sees more, where that can be used.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -28,12 +29,11 @@ from loramux_bench.apis.refusal import (
 
 
 class LiteLlmApi:
-    """`url` and `key` empty: the provider's own, and what LiteLLM finds in the environment. LiteLLM is imported when
-    the first is made, which takes seconds. `Ask.ignore_eos` is asked for where there is a `url`: a provider's own
-    endpoint would refuse a parameter that it does not know."""
+    """`url` and `key` empty: the provider's own, and what LiteLLM finds in the environment. `Ask.ignore_eos` is asked
+    for where there is a `url`: a provider's own endpoint would refuse a parameter that it does not know."""
 
     def __init__(self, url: str, key: str) -> None:
-        self._litellm = _litellm()
+        self._litellm = import_litellm()
         self._url = url
         self._key = key
 
@@ -90,11 +90,13 @@ class LiteLlmApi:
 
 
 @cache  # its settings are of the process
-def _litellm() -> Any:
+def import_litellm() -> Any:
+    """The module, with its settings made. The first call takes seconds."""
     # Else it fetches a list of prices from the network when it is imported.
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     import litellm
 
+    logging.getLogger("LiteLLM").setLevel(logging.WARNING)  # else two lines a request
     litellm.telemetry = False
     litellm.suppress_debug_info = True
     # Else a task for each chunk, for loggers that there are not.

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import gevent
 from locust.env import Environment
 from locust.runners import WorkerRunner
 
@@ -31,7 +32,7 @@ class Conductor:
         _fill_in(environment, self._scenario)
         environment.runner.register_message(REPORT, self._report)
         environment.events.test_start.add_listener(self._begin)
-        environment.events.test_stop.add_listener(lambda **_: self._end())
+        environment.events.test_stop.add_listener(self._stopped)
         environment.events.quitting.add_listener(lambda **_: self._quitting())
 
     def _begin(self, environment: Environment, **_: Any) -> None:
@@ -43,6 +44,14 @@ class Conductor:
     def _report(self, *, msg: Any, **_: Any) -> None:
         if self._run is not None:
             self._run.report(msg.data)
+
+    def _stopped(self, environment: Environment, **_: Any) -> None:
+        """Whoever stopped the load: Locust does it by itself when it believes that all workers are lost, and would then
+        wait for ever."""
+        self._end()
+        options = environment.parsed_options
+        if options is not None and options.headless:
+            gevent.spawn(environment.runner.quit)
 
     def _end(self) -> None:
         run, self._run = self._run, None

@@ -2,6 +2,7 @@
 everything back."""
 
 import logging
+import os
 import threading
 import time
 from contextlib import ExitStack
@@ -60,6 +61,8 @@ class Run:
         self._preparing: gevent.Greenlet | None = None
         self._stop_background = threading.Event()
         self._background: list[gevent.Greenlet] = []
+        self._parent = 0 if writes_report else os.getppid()
+        """Of `launch`, without which nobody reads the results; 0 where a person started Locust."""
         self._finishing = False
         self._ended = False
 
@@ -172,12 +175,12 @@ class Run:
             return
         self._ended = True
         info = self._info
+        if self._recorder is not None and not self._recorder.all_closed:
+            self._lost()
         if info.outcome == "running":
             info.outcome = "done"
         if info.started_at:
             info.ended_s = round(time.time() - info.started_at, 3)
-        if self._recorder is not None and not self._recorder.all_closed:
-            info.notes.append(_DIED)
         self._stop_background.set()
         self._tell("Putting things back")
         gevent.joinall(self._background)
@@ -221,12 +224,21 @@ class Run:
             now_s = time.time() - self._info.started_at
             if began_s is None and now_s >= 0 and recorder.received >= load.warmup_requests:
                 began_s = now_s
+            if self._parent and os.getppid() != self._parent:
+                self._info.outcome = "interrupted"  # whoever started this is gone
+                self._over(0.0)
+                return
             if self._alone():
-                self._info.notes.append(_DIED)
+                self._lost()
                 recorder.forget_workers()
             over = load.duration_s is not None and began_s is not None and now_s - began_s >= load.duration_s
             if over or recorder.all_done:
                 self._over(load.drain_s)
+
+    def _lost(self) -> None:
+        self._info.notes.append(_DIED)
+        if self._info.outcome == "running":
+            self._info.outcome = "interrupted"
 
     def _alone(self) -> bool:
         """Whether a load process that began is gone."""

@@ -35,6 +35,8 @@ class Part:
     turns: Iterator[tuple[int, float | None]]
     sender: Sender
     in_flight: int = 0
+    held: int = 0
+    """Taken from the turns, and not ended: under way, or waiting until they are due."""
     exhausted: bool = False
     users: int = 0
     begun: int = 0
@@ -119,15 +121,24 @@ class Session:
         """One request of this target, when it is due; False when there is none left or the run ends."""
         part = self._parts[target.name]
         shot = part.next_shot()
-        if shot is None or (self._stopping.is_set() or (shot.due_s is not None and self._wait_until(shot.due_s))):
+        if shot is None:
             return False
+        part.held += 1
+        try:
+            if self._stopping.is_set() or (shot.due_s is not None and self._wait_until(shot.due_s)):
+                return False
+            self._send(part, shot, api)
+        finally:
+            part.held -= 1
+        think_s = part.scenario.load.think_s
+        return not (think_s and self._stopping.wait(think_s))
+
+    def _send(self, part: Part, shot: Shot, api: Api) -> None:
         part.in_flight += 1
         try:
             part.sender.send(shot, api, self._ask(part, shot), self._keep)
         finally:
             part.in_flight -= 1
-        think_s = part.scenario.load.think_s
-        return not (think_s and self._stopping.wait(think_s))
 
     def _ask(self, part: Part, shot: Shot) -> Ask:
         prompts = part.scenario.prompts
@@ -197,7 +208,7 @@ class Session:
         while not self._stopping.wait(_REPORT_EVERY_S):
             due = time.monotonic() - sampled_at >= 1.0
             sampled_at = time.monotonic() if due else sampled_at
-            idle = not self._fresh and all(part.exhausted and not part.in_flight for part in self._parts.values())
+            idle = not self._fresh and all(part.exhausted and not part.held for part in self._parts.values())
             self._send_report(done=idle, sampled=due)
         while True:
             gevent.sleep(_REPORT_EVERY_S)
