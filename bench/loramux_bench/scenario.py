@@ -33,8 +33,8 @@ class Target(_Part):
     url: str = ""
     """Without the interface's path. Empty: `LORAMUX_URL`, else http://127.0.0.1:8080; for `litellm` the provider's."""
     key_env: str = ""
-    """The environment variable with the key. Empty: `LORAMUX_API_KEY`, else `LORAMUX_ADMIN_KEY`, else the key in
-    `LORAMUX_HOME/admin.key` where the URL is of this machine."""
+    """The environment variable with the key. Empty: for the first target, and any on this machine, `LORAMUX_API_KEY`,
+    else `LORAMUX_ADMIN_KEY`, else on this machine the key in `LORAMUX_HOME/admin.key`; for all others none."""
     model: str = ""
     """Instead of the scenario's adapters: for an endpoint of one model. For `litellm` with the provider's prefix."""
     weight: Annotated[int, Field(gt=0)] = 1
@@ -374,23 +374,30 @@ def endpoint_url(target: Target, environment: Mapping[str, str] = os.environ) ->
     return f"http://127.0.0.1:{environment.get('LORAMUX_PORT') or 8080}"
 
 
-def endpoint_key(target: Target, environment: Mapping[str, str] = os.environ) -> str:
-    """The key for a target; empty where there is none. Raises `ScenarioError` for a variable that is not set."""
+def endpoint_key(target: Target, environment: Mapping[str, str] = os.environ, *, first: bool = True) -> str:
+    """The key for a target; empty where there is none. `first` of the scenario's: the one that a person's own keys are
+    for. Raises `ScenarioError` for a variable that is not set."""
     if target.key_env:
         if not environment.get(target.key_env):
             raise ScenarioError(f"The target {target.name!r} wants its key in {target.key_env}, which is not set.")
         return environment[target.key_env]
-    if target.api == "litellm":
+    if target.api == "litellm" or not (first or on_this_machine(endpoint_url(target, environment))):
         return ""
     if key := environment.get("LORAMUX_API_KEY") or environment.get("LORAMUX_ADMIN_KEY"):
         return key
-    if urlsplit(endpoint_url(target, environment)).hostname not in ("127.0.0.1", "localhost", "::1"):
+    if not on_this_machine(endpoint_url(target, environment)):
         return ""
     home = Path(environment.get("LORAMUX_HOME") or "~/.local/share/loramux").expanduser()
     try:
         return (home / "admin.key").read_text("utf-8").strip()
     except OSError:
         return ""
+
+
+def on_this_machine(url: str) -> bool:
+    """Whether the host is a loopback address."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def find_source(source: str) -> Path:

@@ -272,6 +272,9 @@ def test_the_key_of_a_target(tmp_path: Path) -> None:
     assert endpoint_key(Target(), home | {"LORAMUX_ADMIN_KEY": "admin", "LORAMUX_API_KEY": "api"}) == "api"
     assert endpoint_key(Target(key_env="MINE"), home | {"MINE": "own", "LORAMUX_API_KEY": "api"}) == "own"
     assert endpoint_key(Target(api="litellm"), home | {"LORAMUX_API_KEY": "api"}) == ""
+    other = Target(url="https://other.example")
+    assert endpoint_key(other, home | {"LORAMUX_ADMIN_KEY": "admin"}, first=False) == "", "another's must not see it"
+    assert endpoint_key(Target(url="http://127.0.0.1:9"), home | {"LORAMUX_API_KEY": "api"}, first=False) == "api"
     with pytest.raises(ScenarioError, match="MINE, which is not set"):
         endpoint_key(Target(key_env="MINE"), home)
 

@@ -17,12 +17,13 @@ class Endpoint:
     admin_key: str = field(repr=False)
 
     @classmethod
-    def of(cls, target: Target, environment: Mapping[str, str] = os.environ) -> "Endpoint":
+    def of(cls, target: Target, environment: Mapping[str, str] = os.environ, *, first: bool = True) -> "Endpoint":
         """Raises `ScenarioError` for a variable that is not set. For the admin interface `LORAMUX_ADMIN_KEY` goes
         before the key of the load, unless the target names a variable of its own: another's endpoint must not see
         it."""
-        key = endpoint_key(target, environment)
-        own = "" if target.key_env or target.api == "litellm" else environment.get("LORAMUX_ADMIN_KEY", "")
+        key = endpoint_key(target, environment, first=first)
+        others = target.key_env or target.api == "litellm" or not first
+        own = "" if others else environment.get("LORAMUX_ADMIN_KEY", "")
         return cls(target, endpoint_url(target, environment), key, own or key)
 
     def client(self) -> AdminClient:

@@ -6,8 +6,19 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from loramux_bench.record import RequestRecord
 from loramux_bench.run_dir import RunInfo
@@ -32,22 +43,26 @@ class LiveView:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[figures]}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
+            expand=True,
         )
-        self._task: TaskID = self._progress.add_task(self._label, total=None, figures="")
+        self._task: TaskID = self._progress.add_task(self._label, total=None)
+        self._live = Live(self._drawn(""), console=console, transient=True, refresh_per_second=8)
+
+    def _drawn(self, figures: str) -> RenderableType:
+        return Group(self._progress, Text(f"  {figures}"))
 
     def __enter__(self) -> "LiveView":
-        self._progress.start()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._progress.stop()
+        if self._console.is_terminal:
+            self._live.stop()
 
     def show(self, info: RunInfo, fresh: Sequence[RequestRecord]) -> None:
         now = time.monotonic()
@@ -63,10 +78,13 @@ class LiveView:
             description=self._label if info.started_at else f"{self._label}: {info.status or 'starting'}",
             total=total,
             completed=completed,
-            figures=self._figures(),
         )
-        if not self._console.is_terminal:
-            self._lines(info, now)
+        window_s = min(_RECENT_S, max(0.5, time.time() - info.started_at)) if info.started_at else _RECENT_S
+        figures = self._figures(window_s)
+        if self._console.is_terminal:
+            self._live.update(self._drawn(figures), refresh=True)
+        else:
+            self._lines(info, now, figures)
 
     def _how_far(self, info: RunInfo) -> tuple[float | None, float]:
         if self._load.requests is not None:
@@ -75,7 +93,7 @@ class LiveView:
         length_s = self._load.duration_s or sum(stage.duration_s for stage in self._load.arrivals.stages)
         return length_s or None, max(0.0, min(seconds, length_s) if length_s else seconds)
 
-    def _figures(self) -> str:
+    def _figures(self, window_s: float) -> str:
         answered = [record for _, record in self._recent if record.ok]
         ttft = [record.ttft_s for record in answered if record.ttft_s is not None]
         gaps = [gap for record in answered for gap in record.gaps_s]
@@ -85,10 +103,10 @@ class LiveView:
         if gaps:
             parts.append(f"ITL p50 {np.median(gaps) * 1000:.1f} ms")
         if answered:
-            parts.append(f"{sum(record.tokens for record in answered) / _RECENT_S:.0f} tok/s")
+            parts.append(f"{sum(record.tokens for record in answered) / window_s:.0f} tok/s")
         return " · ".join(parts)
 
-    def _lines(self, info: RunInfo, now: float) -> None:
+    def _lines(self, info: RunInfo, now: float, figures: str) -> None:
         doing = "" if info.started_at else info.status
         step = doing.partition(" (")[0]
         if doing and (step != self._said or now - self._line_at >= _LINE_EVERY_S):
@@ -97,7 +115,7 @@ class LiveView:
             self._line_at = now
         elif info.started_at and now - self._line_at >= _LINE_EVERY_S:
             self._line_at = now
-            self._console.print(f"{self._label}: {self._figures()}")
+            self._console.print(f"{self._label}: {figures}")
 
 
 def watcher(console: Console) -> Callable[[Scenario, str], LiveView]:

@@ -1,7 +1,6 @@
 """A run in figures: what `summary.json` holds."""
 
 from collections.abc import Callable, Iterable, Sequence
-from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
@@ -14,7 +13,7 @@ from loramux_bench.results.groups import Columns, Failure, Group, group, read, s
 from loramux_bench.results.residency import tiers_at_sending
 from loramux_bench.results.slo import parse as parse_slo
 from loramux_bench.run_dir import ChurnRecord, RunInfo, Sample
-from loramux_bench.scenario import Scenario, Target, endpoint_url
+from loramux_bench.scenario import Scenario, Target, endpoint_url, on_this_machine
 from loramux_bench.scenario import parse as parse_scenario
 
 NOT_READY = "not_ready"
@@ -244,5 +243,4 @@ def _changes(changes: Sequence[ChurnRecord]) -> Changes:
 def _on_this_machine(info: RunInfo, target: Target) -> bool:
     """By the URL that was used, where the run noted it; else the scenario's, and without one the default."""
     noted = info.environment.get("endpoint") or {}
-    host = urlsplit(target.url or noted.get("url") or endpoint_url(target, {})).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    return on_this_machine(target.url or noted.get("url") or endpoint_url(target, {}))

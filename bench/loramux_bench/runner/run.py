@@ -71,7 +71,8 @@ class Run:
         self._preparing = gevent.getcurrent()
         began = time.monotonic()
         try:
-            endpoints = [Endpoint.of(target) for target in self._scenario.targets]
+            targets = self._scenario.targets
+            endpoints = [Endpoint.of(target, first=not number) for number, target in enumerate(targets)]
             self._tell("Looking at the endpoint")
             source = Source.load(self._scenario.prompts.text)
             prepared = prepare(

@@ -2,8 +2,8 @@
 
 Differences by definition (`vllm/benchmarks/serve.py`, `lib/endpoint_request_func.py` of vLLM 0.32):
 
-- its ITL pools gaps between stream chunks with `choices`, ours between chunks that carry tokens: an empty last chunk
-  with the finish reason is a gap of its own there (close to 0), and none here;
+- its ITL pools gaps between stream chunks with `choices`, ours between chunks that carry tokens: the role's empty
+  chunk, which comes with the first token, makes one more gap of about 0 there, and none here;
 - its TPOT is (latency - TTFT) / (output tokens - 1), as ours, but its latency ends with the last chunk that it counts,
   and ours with the end of the stream;
 - its duration, and with it every rate, holds the set-up of its clients' sessions.
