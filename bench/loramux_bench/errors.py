@@ -19,5 +19,9 @@ class ResultsError(BenchError):
     """A directory of results that can not be read or written."""
 
 
+class NotInstalled(BenchError):
+    """A package that the load needs is missing."""
+
+
 class NothingMeasured(BenchError):
     """A run in which no request was answered: there are no latencies to speak of."""

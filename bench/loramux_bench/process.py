@@ -7,12 +7,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
 import msgspec
 
-from loramux_bench.errors import ResultsError
+from loramux_bench.errors import NotInstalled, ResultsError
 from loramux_bench.run_dir import RunDir
 from loramux_bench.scenario import Scenario
 
@@ -45,7 +46,9 @@ class LoadProcess:
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "LoadProcess":
-        """Starts it. Raises `ResultsError`."""
+        """Starts it. Raises `ResultsError`, and `NotInstalled` without Locust."""
+        if find_spec("locust") is None:
+            raise NotInstalled("Load needs Locust: pip install 'loramux[bench]', in a checkout make .venv/.bench.")
         scenario_path = self._run.scenario_path
         try:
             scenario_path.write_bytes(msgspec.json.format(self._scenario.model_dump_json(), indent=2).encode())
