@@ -179,6 +179,18 @@ def test_a_long_list_is_asked_for_less_often() -> None:
     assert "5.0 s" in scraper.notes[0]
 
 
+def test_a_list_that_is_slow_once_is_asked_for_as_often() -> None:
+    """The machine is busy with the load then: the list itself costs what it cost before."""
+    endpoint = Endpoint()
+    samples: list[Sample] = []
+    scraper = endpoint.scraper(samples)
+    scraper.sample()
+    endpoint.took_s = {"/admin/v1/replicas": 0.01, "/admin/v1/adapters": 0.4}
+    scraper.run(Ticking(endpoint, 5.0))
+    assert all(sample.tiers for sample in samples)
+    assert scraper.notes == ()
+
+
 def test_a_short_list_is_in_every_sample() -> None:
     endpoint = Endpoint()
     endpoint.took_s = {"/admin/v1/replicas": 0.04, "/admin/v1/adapters": 0.05}

@@ -111,7 +111,9 @@ class Scraper:
         try:
             return {adapter.name: best_tier(adapter) for adapter in self._client.adapters(answer_s=_ANSWER_S)}
         finally:
-            pause_s = (self._timer() - began - engines_s) / _TIERS_SHARE
+            # The least that it took yet: more is the wait for a machine that is busy with the load.
+            self._tiers_cost_s = min(self._tiers_cost_s, max(0.0, self._timer() - began - engines_s))
+            pause_s = self._tiers_cost_s / _TIERS_SHARE
             if pause_s > self._scrape.every_s:
                 self._tiers_due_s = self._now() + pause_s
                 self._tiers_every_s = max(self._tiers_every_s, pause_s)
