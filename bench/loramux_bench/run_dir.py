@@ -30,7 +30,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was seen at one moment. Each field is None where it was not asked for or not answered."""
 
     at_s: float
-    """Since the run's start."""
+    """Since the run's start; of what was scraped, when it had come."""
     metrics: dict[str, float] | None = None
     """Gauges and counters by Prometheus name with labels, such as `loramux_requests_outstanding{replica="engine-0"}`;
     of histograms the `_sum` and `_count`."""

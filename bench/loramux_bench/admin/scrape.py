@@ -78,14 +78,15 @@ class Scraper:
 
     def sample(self) -> Sample:
         """One look; nothing is raised for what the endpoint does."""
-        at_s = round(self._now(), 3)
+        due = self._now() >= self._tiers_due_s
         metrics = self._try("metrics", self._metrics)
         began = self._timer()
         replicas = self._try("replicas", self._replicas)
         # The gateway asks its engines for both: what the list costs beyond that is its own work.
         engines_s = 0.0 if replicas is None else self._timer() - began
-        tiers = self._try("tiers", lambda: self._tiers(engines_s)) if at_s >= self._tiers_due_s else None
-        return Sample(at_s=at_s, metrics=metrics, tiers=tiers, replicas=replicas)
+        tiers = self._try("tiers", lambda: self._tiers(engines_s)) if due else None
+        # When it was answered: an adapter that was loaded meanwhile was not there for requests sent before.
+        return Sample(at_s=round(self._now(), 3), metrics=metrics, tiers=tiers, replicas=replicas)
 
     def _try(self, part: str, read: Callable[[], T]) -> T | None:
         if not self._asked[part]:
