@@ -48,8 +48,7 @@ def run_interleaved(
     sides: Sequence[Live], *, repeats: int, results: Path, processes: int, watcher: Watcher
 ) -> list[list[RunDir]]:
     """The runs of each side. Rounds go there and back (A B, B A, A B, ...), so that a drift of the machine is in both.
-    Each
-    round has a seed of its own, the same for all sides. Each run has its report. Raises what `launch` raises."""
+    Each round has a seed of its own, the same for all sides; each run has its report. Raises what `launch` raises."""
     runs: list[list[RunDir]] = [[] for _ in sides]
     for number in range(repeats):
         order = range(len(sides)) if number % 2 == 0 else reversed(range(len(sides)))

@@ -129,6 +129,7 @@ def test_a_gate_that_can_not_measure_is_undecided(tiny: str, tmp_path: Path) -> 
         (["run", "smoke", "--set", "load.users"], "key.key=value"),
         (["gate", "smoke", "--slo", "ttft:p98:1s"], "p98"),
         (["compare", "http://a", "http://b"], "--scenario"),
+        (["gate", "smoke", "--junit", "/proc/none/gate.xml"], "/proc/none/gate.xml can not be written"),
         (["compare", "http://a", "results"], "both"),
         (["compare", "here", "there"], "holds no results"),
         (["report", "here"], "holds no results"),

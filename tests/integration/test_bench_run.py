@@ -224,6 +224,22 @@ def test_an_endpoint_that_can_not_be_measured_is_told_in_a_sentence(
         launch(scenario(rubbish.url), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"prompts": {"tokenizer": "no-such-tokenizer.json"}}, "no-such-tokenizer.json"),
+        ({"targets": [{"api": "sagemaker", "model": "pirate"}]}, "EndpointName"),
+    ],
+)
+def test_what_a_load_process_can_not_begin_with_ends_the_run(
+    changed: dict[str, Any], said: str, mock: MockEndpoint, tmp_path: Path
+) -> None:
+    """Found by the workers: the master neither loads tokenizers nor makes clients."""
+    targets = [{**target, "url": mock.url} for target in changed.get("targets", [{}])]
+    with pytest.raises(EndpointError, match=said):
+        launch(scenario(mock.url, **{**changed, "targets": targets}), tmp_path)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_what_was_recorded_and_writes_the_report(
     how: signal.Signals, mock: MockEndpoint, tmp_path: Path

@@ -5,7 +5,7 @@ import pytest
 
 from loramux_bench.admin.answers import fault_of
 from loramux_bench.admin.client import AdminClient, CallFailed
-from loramux_bench.errors import EndpointError
+from loramux_bench.errors import EndpointError, ScenarioError
 from tests.fakes.admin_server import KEY, AdminServer, adapter
 
 
@@ -132,3 +132,9 @@ def test_what_is_no_address(url: str) -> None:
 )
 def test_faults_are_read_in_all_forms(body: bytes, expected: tuple[str, str]) -> None:
     assert fault_of(body) == expected
+
+
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown() -> None:
+    with pytest.raises(ScenarioError, match="no header") as refused:
+        AdminClient("http://127.0.0.1:1", "lmx_secret\nx")
+    assert "secret" not in str(refused.value)

@@ -25,7 +25,9 @@ from loramux_bench.admin.answers import (
     ReplicaView,
     fault_of,
 )
+from loramux_bench.bearer import bearer
 from loramux_bench.errors import EndpointError
+from loramux_bench.scenario import on_this_machine
 
 ADMIN = "/admin/v1"
 
@@ -34,7 +36,6 @@ _ANSWER_S = 60.0
 _LONG_ANSWER_S = 900.0
 """Calls that answer only when every engine has an adapter."""
 _PAGE = 1000
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _NOT_READY = frozenset({424, 503})
 
 T = TypeVar("T")
@@ -74,7 +75,7 @@ class AdminClient:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """`key_variable` is what a person is told to set where the key is refused. Raises `EndpointError` where `url`
-        is no address."""
+        is no address, `ScenarioError` for a key that no header can hold."""
         try:
             parsed = httpx.URL(url)
         except httpx.InvalidURL as error:
@@ -85,10 +86,10 @@ class AdminClient:
         self._key_variable = key_variable
         self._http = httpx.Client(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers=bearer(key),
             transport=transport,
             # A proxy of the environment can not reach this machine's loopback.
-            trust_env=parsed.host not in _LOOPBACK,
+            trust_env=not on_this_machine(self.url),
         )
 
     def __enter__(self) -> Self:

@@ -43,13 +43,6 @@ class Reader(Protocol):
         """The answer has ended as HTTP wants it. Notes what is missing."""
 
 
-def bearer(key: str) -> dict[str, str]:
-    """The header with the key; none without one. Raises `ScenarioError` for a key that no header can hold."""
-    if not (key.isascii() and key.isprintable()):
-        raise ScenarioError("The key holds characters that no header may have, such as a line's end.")
-    return {"Authorization": f"Bearer {key}"} if key else {}
-
-
 class HttpClient:
     """One user's way to one endpoint. Raises `ScenarioError` for a URL that is none."""
 

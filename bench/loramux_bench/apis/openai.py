@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from loramux_bench.apis.http import HttpClient, bearer
+from loramux_bench.apis.http import HttpClient
 from loramux_bench.apis.port import Ask, Trace
 from loramux_bench.apis.refusal import UNREADABLE, note_broken
+from loramux_bench.bearer import bearer
 
 _DONE = b"[DONE]"
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
-from loramux_bench.apis.http import HttpClient, bearer
+from loramux_bench.apis.http import HttpClient
 from loramux_bench.apis.port import Ask, Trace
 from loramux_bench.apis.refusal import UNREADABLE, note_broken
+from loramux_bench.bearer import bearer
 
 
 class TgiApi:

@@ -9,6 +9,7 @@ import typer
 
 from loramux_bench.cli.console import answers, remarks
 from loramux_bench.cli.options import Overrides, Processes, Repeats, Results, ScenarioName, Url, scenario_of
+from loramux_bench.cli.output import make_room
 from loramux_bench.cli.progress import watcher
 from loramux_bench.decide.gate import Check, Verdict, judge
 from loramux_bench.decide.junit import junit
@@ -49,6 +50,8 @@ def gate(
     scenario = scenario_of(name, overrides, url)
     objectives = [parse_slo(text) for text in (slos or scenario.slos)]
     console = answers()
+    if junit_path is not None:
+        make_room(junit_path)
     try:
         verdict = _decide(scenario, objectives, against, repeats, tolerance, results, processes)
     except Interrupted:

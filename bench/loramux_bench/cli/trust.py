@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from loramux_bench.cli.console import answers
+from loramux_bench.cli.output import make_room
 from loramux_bench.errors import BenchError
 from loramux_bench.trust import peer
 from loramux_bench.trust.gates import Try, try_gate
@@ -36,6 +37,8 @@ def trust(
     """Measure a mock endpoint of known timing, and hold the figures against what the mock says that it did, and against
     those of vLLM's own `bench serve` where vLLM is installed."""
     console = answers()
+    if output is not None:
+        make_room(output)
     at_hand = tokenizer.expanduser() if peer.available() and tokenizer.expanduser().exists() else None
     if at_hand is None:
         console.print("No peer: vLLM or the tokenizer is not here.")

@@ -91,9 +91,8 @@ def judge(
     resamples: int = RESAMPLES,
 ) -> Verdict:
     """Objectives are held against the candidate's figures over all its rounds; those with a sign against the
-    baseline's. `tolerance`: the share by which a gating figure of the
-    comparison may be slower. Raises nothing for bad runs: a
-    verdict says what is wrong with them. Deterministic for a seed."""
+    baseline's. `tolerance`: the share by which a gating figure of the comparison may be slower. Raises nothing for bad
+    runs: a verdict says what is wrong with them. Deterministic for a seed."""
     sides = [("candidate", candidate), *([("baseline", baseline)] if baseline is not None else [])]
     runs = _runs(sides)
     if not all(sum(one.answered for one in rounds) for _, rounds in sides):

@@ -56,6 +56,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """It has nothing left to send, and nothing under way."""
     closed: bool = False
     """Its users have ended; this is its last report."""
+    failure: str = ""
+    """A sentence: why it can not do its share."""
 
 
 def pack_report(report: Report) -> bytes:

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import gevent
 from locust.env import Environment
 from locust.runners import MasterRunner
+from msgspec.structs import replace
 
 from loramux_bench.admin.churn import Churner
 from loramux_bench.admin.endpoint import Endpoint
@@ -106,20 +107,20 @@ class Run:
         self._tell("Load")
         self._recorder = self._resources.enter_context(Recorder(self._directory, len(nodes), self._full))
         self._look_on(prepared, self._recorder)
+        orders = Orders(
+            scenario=self._scenario.model_dump_json().encode(),
+            started_at=info.started_at,
+            worker=0,
+            workers=len(nodes),
+            adapters=info.adapters,
+            base=prepared.base,
+            urls={endpoint.target.name: endpoint.url for endpoint in endpoints},
+            keys={endpoint.target.name: endpoint.key for endpoint in endpoints},
+            tenants=dict(prepared.tenants),
+            observations=list(prepared.observations or ()),
+        )
         for number, node in enumerate(nodes):
-            orders = Orders(
-                scenario=self._scenario.model_dump_json().encode(),
-                started_at=info.started_at,
-                worker=number,
-                workers=len(nodes),
-                adapters=info.adapters,
-                base=prepared.base,
-                urls={endpoint.target.name: endpoint.url for endpoint in endpoints},
-                keys={endpoint.target.name: endpoint.key for endpoint in endpoints},
-                tenants=dict(prepared.tenants),
-                observations=list(prepared.observations or ()),
-            )
-            runner.send_message(BEGIN, pack(orders), client_id=node)
+            runner.send_message(BEGIN, pack(replace(orders, worker=number)), client_id=node)
         gevent.spawn(self._watch, self._recorder)
 
     def _look_on(self, prepared: Prepared, recorder: Recorder) -> None:
@@ -148,8 +149,11 @@ class Run:
 
     def report(self, content: bytes) -> None:
         """A load process has something to tell."""
+        report = unpack_report(content)
         if self._recorder is not None:
-            self._recorder.report(unpack_report(content))
+            self._recorder.report(report)
+        if report.failure:
+            self._fail(report.failure, 2)
 
     def finish(self, drain_s: float) -> None:
         """Let load processes end, and wait until they have: what is under way may take so long."""

@@ -13,7 +13,7 @@ from loramux_bench.apis.connect import connect
 from loramux_bench.apis.port import Api, Ask
 from loramux_bench.load.plan import Plan, Shot
 from loramux_bench.load.split import split
-from loramux_bench.load.tokenizers import Tokenizer, ruler_for
+from loramux_bench.load.tokenizers import Ruler, ruler_for
 from loramux_bench.record import RequestRecord, encode
 from loramux_bench.run_dir import Sample
 from loramux_bench.runner.attempts import Sender
@@ -23,6 +23,7 @@ from loramux_bench.runner.watch import Watch
 from loramux_bench.scenario import Scenario, Target
 
 _REPORT_EVERY_S = 0.25
+_SAMPLE_EVERY_S = 1.0
 _LOOK_EVERY_S = 0.05
 
 
@@ -75,7 +76,7 @@ class Session:
     def _make_parts(self) -> Iterator[Part]:
         scenario = self._orders.load_scenario()
         ruler = ruler_for(scenario.prompts, self._orders.observations)
-        tokenizer = Tokenizer.load(scenario.prompts.tokenizer) if scenario.prompts.tokenizer else None
+        count = self._aside(ruler) if scenario.prompts.tokenizer else None
         for part in split(scenario):
             plan = Plan.of(part, adapters=self._orders.adapters, base=self._orders.base, ruler=ruler)
             sender = Sender(
@@ -84,7 +85,7 @@ class Session:
                 not_ready=part.not_ready,
                 worker=self._orders.worker,
                 pause=self._stopping.wait,
-                count=self._aside(tokenizer) if tokenizer else None,
+                count=count,
             )
             yield Part(part, plan, self._turns(part, plan), sender)
 
@@ -96,9 +97,9 @@ class Session:
             for index in plan.indices(worker, workers):
                 yield index, None
 
-    def _aside(self, tokenizer: Tokenizer) -> Callable[[str], int]:
+    def _aside(self, ruler: Ruler) -> Callable[[str], int]:
         """Count in a thread, so that other streams' time stamps are not late by it."""
-        return lambda text: int(gevent.get_hub().threadpool.apply(tokenizer.count, (text,)))
+        return lambda text: int(gevent.get_hub().threadpool.apply(ruler.count, (text,)))
 
     def open(self, target: Target) -> Api:
         """A client of a user's own, connected."""
@@ -183,6 +184,10 @@ class Session:
     def in_flight(self) -> int:
         return sum(part.in_flight for part in self._parts.values())
 
+    def fail(self, sentence: str) -> None:
+        """This process can not do its share."""
+        self._report(pack_report(Report(worker=self._orders.worker, records=[], failure=sentence)))
+
     def stop(self) -> None:
         """Users that wait stop waiting, and none begins another request."""
         self._stopping.set()
@@ -205,14 +210,12 @@ class Session:
 
     def _report_on(self) -> None:
         sampled_at = time.monotonic()
-        while not self._stopping.wait(_REPORT_EVERY_S):
-            due = time.monotonic() - sampled_at >= 1.0
+        while True:
+            gevent.sleep(_REPORT_EVERY_S)
+            due = time.monotonic() - sampled_at >= _SAMPLE_EVERY_S
             sampled_at = time.monotonic() if due else sampled_at
             idle = not self._fresh and all(part.exhausted and not part.held for part in self._parts.values())
             self._send_report(done=idle, sampled=due)
-        while True:
-            gevent.sleep(_REPORT_EVERY_S)
-            self._send_report(done=False)
 
     def _send_report(self, *, done: bool, sampled: bool = True, closed: bool = False) -> None:
         records, self._outbox = self._outbox, []

@@ -4,7 +4,6 @@ A local runner and workers have sessions; a master has none. A local runner's me
 one way for both.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +13,9 @@ from locust.runners import MasterRunner
 
 from loramux_bench.errors import BenchError
 from loramux_bench.record import RequestRecord
-from loramux_bench.runner.orders import BEGIN, FINISH, REPORT, unpack
+from loramux_bench.runner.orders import BEGIN, FINISH, REPORT, Report, pack_report, unpack
 from loramux_bench.runner.session import Session
 from loramux_bench.runner.token_events import TokenEvents
-
-logger = logging.getLogger(__name__)
 
 _NAMES_APART = 20
 """With more adapters than that, Locust's rows are by target."""
@@ -54,7 +51,8 @@ class Stage:
             try:
                 self.session = Session(orders, report=lambda data: runner.send_message(REPORT, data), seen=seen)
             except BenchError as error:
-                logger.error("%s", error)
+                failure = Report(worker=orders.worker, records=[], done=True, closed=True, failure=str(error))
+                runner.send_message(REPORT, pack_report(failure))
 
         return begin
 

@@ -6,6 +6,7 @@ from locust import User, task
 from locust.exception import StopUser
 
 from loramux_bench.apis.port import Api
+from loramux_bench.errors import BenchError
 from loramux_bench.scenario import Target
 
 if TYPE_CHECKING:
@@ -26,7 +27,11 @@ class BenchUser(User):  # type: ignore[misc]
         if session is None:  # the preparation failed
             raise StopUser
         if self._api is None:
-            self._api = session.open(self.target)
+            try:
+                self._api = session.open(self.target)
+            except BenchError as error:
+                session.fail(str(error))
+                raise StopUser from error
             if not session.begin(self.target):
                 raise StopUser
         if not session.turn(self.target, self._api):

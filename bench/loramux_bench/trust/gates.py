@@ -1,5 +1,6 @@
 """Whether the gate is right: pairs of mocks, the second as fast as the first, or slower by a known share."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -8,8 +9,9 @@ from loramux_bench.decide.gate import judge
 from loramux_bench.decide.round import read_round
 from loramux_bench.launch import Blind
 from loramux_bench.mock.process import MockProcess
-from loramux_bench.scenario import Load, Normal, Prompts, Scenario, Scrape, Target
+from loramux_bench.scenario import Scenario
 from loramux_bench.sides import Live, run_interleaved
+from loramux_bench.trust.loads import mock_load
 
 _TTFT_S = 0.05
 _ITL_S = 0.005
@@ -34,13 +36,6 @@ class Try(msgspec.Struct, frozen=True, kw_only=True):
         return self.outcome == ("failed" if self.slow > 1 else "passed")
 
 
-class _Watched(Blind):
-    def __enter__(self) -> "_Watched":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-
 def try_gate(slow: float, number: int, results: Path) -> Try:
     """Three rounds of each side in turns, on mocks with 5 % noise in every time. Raises `BenchError`."""
     with (
@@ -48,11 +43,11 @@ def try_gate(slow: float, number: int, results: Path) -> Try:
         MockProcess(ttft=_TTFT_S, itl=_ITL_S, jitter=_JITTER, seed=2 * number + 1, slow=slow) as second,
     ):
         baseline, candidate = run_interleaved(
-            [Live("baseline", _scenario(first.url)), Live("candidate", _scenario(second.url))],
+            [Live("baseline", _load(first.url)), Live("candidate", _load(second.url))],
             repeats=_REPEATS,
             results=results,
             processes=1,
-            watcher=lambda scenario, label: _Watched(),
+            watcher=lambda scenario, label: nullcontext(Blind()),
         )
     verdict = judge([read_round(run) for run in candidate], [read_round(run) for run in baseline], ())
     rows = verdict.comparison.rows if verdict.comparison else ()
@@ -60,11 +55,6 @@ def try_gate(slow: float, number: int, results: Path) -> Try:
     return Try(slow=slow, outcome=verdict.outcome, ratios=ratios)
 
 
-def _scenario(url: str) -> Scenario:
-    return Scenario(
-        name="gate",
-        targets=(Target(name="mock", url=url, model="mock-base"),),
-        load=Load(users=_USERS, requests=_REQUESTS, ramp_s=_TTFT_S + _TOKENS * _ITL_S),
-        prompts=Prompts(input_tokens=Normal(mean=32), output_tokens=Normal(mean=_TOKENS), temperature=None),
-        scrape=Scrape(metrics=False, admin=False),
-    )
+def _load(url: str) -> Scenario:
+    ramp_s = _TTFT_S + _TOKENS * _ITL_S
+    return mock_load("gate", url, users=_USERS, requests=_REQUESTS, tokens=_TOKENS, ramp_s=ramp_s)

@@ -8,14 +8,13 @@ import msgspec
 from loramux_bench.launch import launch
 from loramux_bench.mock.process import MockProcess
 from loramux_bench.results.summary import summarise
-from loramux_bench.scenario import Load, Normal, Prompts, Scenario, Scrape, Target
 from loramux_bench.trust import peer
 from loramux_bench.trust.accuracy import Figure, figures
+from loramux_bench.trust.loads import PROMPT_TOKENS, mock_load
 
 TTFT_S = 0.1
 ITL_S = 0.02
 TOKENS = 50
-PROMPT_TOKENS = 32
 _LATE_S = 0.001
 """A mock whose own writes are later than that (p99) was short of time: the round says nothing."""
 _BUSY = 0.9
@@ -44,7 +43,9 @@ def run_round(streams: int, results: Path, *, tokenizer: Path | None) -> Round:
     """A few seconds for each. `tokenizer` is what the peer makes prompts with; None: no peer. Raises `BenchError`."""
     requests = max(10, 3 * streams)
     with MockProcess(ttft=TTFT_S, itl=ITL_S) as mock:
-        run = launch(_scenario(mock.url, streams, requests), results)
+        ramp_s = TTFT_S + TOKENS * ITL_S
+        load = mock_load(f"trust-{streams}", mock.url, users=streams, requests=requests, tokens=TOKENS, ramp_s=ramp_s)
+        run = launch(load, results)
         records = [record for record in run.requests() if not record.warmup]
         log = mock.log()
         sent = {record.request_id for record in records}
@@ -75,16 +76,4 @@ def run_round(streams: int, results: Path, *, tokenizer: Path | None) -> Round:
         peer=beside,
         mock_late_p99_s=log["late_p99_s"],
         limits=tuple(limits),
-    )
-
-
-def _scenario(url: str, streams: int, requests: int) -> Scenario:
-    """Users begin one after the other within one request's length. All at once, the mock would read the last of them
-    some milliseconds after it came: true for a caller, and not in what the mock knows."""
-    return Scenario(
-        name=f"trust-{streams}",
-        targets=(Target(name="mock", url=url, model="mock-base"),),
-        load=Load(users=streams, requests=requests, ramp_s=TTFT_S + TOKENS * ITL_S),
-        prompts=Prompts(input_tokens=Normal(mean=PROMPT_TOKENS), output_tokens=Normal(mean=TOKENS), temperature=None),
-        scrape=Scrape(metrics=False, admin=False),
     )
