@@ -228,7 +228,8 @@ class Split:
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a replica's engine says that it can do. `max_loras` is GPU slots, `max_cpu_loras` the host cache;
-    `evict` is true where weights can really be freed, not only forgotten."""
+    `evict` is true where weights can really be freed, not only forgotten; `staging` where they are read outside the
+    engine's step loop, and host memory and slots are told apart: see `ports.LoraEngine`."""
 
     dynamic_lora: bool
     max_loras: int
@@ -241,11 +242,16 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """An adapter that an engine holds by its own report."""
+    """An adapter that an engine holds by its own report. `size_bytes` is what its weights take in host memory, 0 where
+    the engine does not tell; `pin` the tier below which the engine itself will not let it fall. `recency` orders
+    those of one tier: the lowest was used the longest time ago."""
 
     engine_name: str
     tier: Tier
     path: str = ""
+    size_bytes: int = 0
+    pin: Tier | None = None
+    recency: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,9 +213,33 @@ class LoraEngine(Protocol):
 
     async def capabilities(self) -> Capabilities: ...
 
-    async def load(self, engine_name: str, path: Path) -> None:
-        """Make the adapter answer under `engine_name`. No effect where it already does from that path. Raises
-        `EngineRejected` where the engine refuses it."""
+    async def load(self, engine_name: str, path: Path, *, tier: Tier = Tier.GPU, keep: Collection[str] = ()) -> None:
+        """Make the adapter answer under `engine_name`, its weights in `tier` (`cpu` or `gpu`) or above. No effect where
+        it already does from that path. With `staging`, warm traffic does not wait for it; a slot is taken as by
+        `activate`, and where there is none it stays in host memory. Without, it goes into a slot whatever `tier` says.
+        Raises `EngineRejected` where the engine refuses it."""
+        ...
+
+    async def activate(self, engine_name: str, *, keep: Collection[str] = ()) -> bool:
+        """Move it from host memory into a slot: a free one, or that of the least recently used adapter which is neither
+        in `keep`, nor pinned there, nor running. True where it is in a slot now. False where there is none, or without
+        `staging`: the engine then does it itself, within the step of the first request that runs on it. Raises
+        `EngineRejected` where the engine does not have it."""
+        ...
+
+    async def deactivate(self, engine_name: str) -> None:
+        """Give its slot back; the weights stay in host memory. No effect where it is in no slot, is running, or
+        without `staging`."""
+        ...
+
+    async def pin(self, engine_name: str, tier: Tier) -> None:
+        """The engine itself keeps it in `tier` (`cpu`, or `gpu` after moving it there) or above. At most `max_loras - 1`
+        are pinned in slots: raises `EngineRejected` beyond, and where the engine does not have it. No effect without
+        `staging`."""
+        ...
+
+    async def unpin(self, engine_name: str) -> None:
+        """No error where it is not pinned or not there."""
         ...
 
     async def evict(self, engine_name: str) -> None:
