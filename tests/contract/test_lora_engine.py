@@ -1,5 +1,5 @@
 """What `ports.LoraEngine` promises, of the fake, and of the client over a stand-in for vLLM with and without our
-plugin, and over vLLM itself."""
+plugin, and over vLLM itself, with and without it."""
 
 import json
 import subprocess
@@ -23,6 +23,11 @@ from tests.fakes.lora_engine import FakeEngine
 from tests.fixtures.vllm import RealVllm, random_adapter
 
 ASSUMED = Capabilities(dynamic_lora=True, max_loras=4, max_cpu_loras=8, max_lora_rank=16, evict=False)
+OPTIONS = {
+    "server with plugin": ["--plugin"],
+    "server that can not stage": ["--plugin", "--no-staging"],
+    "server without plugin": [],
+}
 NAMES = ("poet@0123456789ab", "poet@ba9876543210", "law.v2-x_y@00ff00ff00ff")
 
 
@@ -45,8 +50,10 @@ class Subject:
     params=[
         "fake",
         "server with plugin",
+        "server that can not stage",
         "server without plugin",
         pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.timeout(400)]),
+        pytest.param("plain_vllm", marks=[pytest.mark.vllm, pytest.mark.timeout(400)]),
     ]
 )
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
@@ -57,14 +64,14 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         return
     async with httpx.AsyncClient() as client:
         nobody = _engine(client, f"http://127.0.0.1:{free_port()}")
-        if request.param == "vllm":
-            real: RealVllm = request.getfixturevalue("vllm")
+        if request.param.endswith("vllm"):
+            real: RealVllm = request.getfixturevalue(request.param)
             engine = _engine(client, real.url)
             yield Subject(engine, lambda directory: random_adapter(real.base, directory), nobody)
             for resident in await engine.residents():
                 await engine.evict(resident.engine_name)
         else:
-            with _server(*(["--plugin"] if request.param == "server with plugin" else [])) as url:
+            with _server(*OPTIONS[request.param]) as url:
                 yield Subject(_engine(client, url), _write_config, nobody)
 
 
@@ -128,6 +135,93 @@ async def test_a_refusal_says_why_in_one_line_and_harms_nothing(subject: Subject
     assert [item.engine_name for item in await subject.engine.residents()] == [NAMES[0]]
 
 
+async def test_host_memory_and_slots_are_two_tiers_where_it_stages(subject: Subject, tmp_path: Path) -> None:
+    engine, name = subject.engine, NAMES[0]
+    stages = (await engine.capabilities()).staging
+    path = subject.write(tmp_path / "a")
+    await engine.load(name, path, tier=Tier.CPU)
+    if stages:
+        assert await _tiers(engine) == {name: Tier.CPU}
+    else:
+        assert (await _tiers(engine))[name] in (Tier.CPU, Tier.GPU)
+
+    assert await engine.activate(name) is stages
+    if stages:
+        assert await _tiers(engine) == {name: Tier.GPU}
+    assert await engine.activate(name) is stages, "again"
+
+    await engine.load(name, path, tier=Tier.CPU)
+    if stages:
+        assert await _tiers(engine) == {name: Tier.GPU}, "it was above already"
+
+    await engine.deactivate(name)
+    await engine.deactivate(name)
+    if stages:
+        assert await _tiers(engine) == {name: Tier.CPU}
+    assert list(await _tiers(engine)) == [name]
+
+
+async def test_slots_go_to_who_came_last_but_for_those_that_are_kept(subject: Subject, tmp_path: Path) -> None:
+    engine = subject.engine
+    able = await engine.capabilities()
+    names = [f"many@{number:012x}" for number in range(able.max_loras + 2)]
+    for name in names[:-1]:
+        await engine.load(name, subject.write(tmp_path / name))
+    if able.staging:
+        tiers = await _tiers(engine)
+        assert tiers == {name: Tier.CPU if name == names[0] else Tier.GPU for name in names[:-1]}
+
+    await engine.load(names[-1], subject.write(tmp_path / names[-1]), keep=names[1:-1])
+    if able.staging:
+        assert (await _tiers(engine))[names[-1]] is Tier.CPU, "every slot was kept"
+        assert not await engine.activate(names[-1], keep=names[1:-1])
+        assert await engine.activate(names[-1], keep=names[1:3])
+        tiers = await _tiers(engine)
+        assert [tiers[name] for name in names[:5]] == [Tier.CPU, Tier.GPU, Tier.GPU, Tier.CPU, Tier.GPU]
+        found = {item.engine_name: item for item in await engine.residents()}
+        in_slots = sorted((item for item in found.values() if item.tier is Tier.GPU), key=lambda item: item.recency)
+        assert in_slots[-1].engine_name == names[-1]
+        assert in_slots[0].engine_name == names[1]
+        assert all(item.size_bytes > 0 for item in found.values())
+    assert len(await engine.residents()) == len(names)
+
+
+async def test_pins_hold_and_leave_one_slot(subject: Subject, tmp_path: Path) -> None:
+    engine = subject.engine
+    able = await engine.capabilities()
+    names = [f"many@{number:012x}" for number in range(able.max_loras)]
+    for name in names:
+        await engine.load(name, subject.write(tmp_path / name), tier=Tier.CPU)
+    for name in names[:-1]:
+        await engine.pin(name, Tier.GPU)
+    if able.staging:
+        with pytest.raises(EngineRejected):
+            await engine.pin(names[-1], Tier.GPU)
+        await engine.pin(names[-1], Tier.CPU)
+        pins = {item.engine_name: item.pin for item in await engine.residents()}
+        assert pins == {name: Tier.CPU if name == names[-1] else Tier.GPU for name in names}
+        await engine.deactivate(names[0])
+        tiers = await _tiers(engine)
+        assert [tiers[name] for name in names[:-1]] == [Tier.GPU] * (able.max_loras - 1)
+    else:
+        await engine.pin(names[-1], Tier.GPU)
+
+    for name in (*names, "nobody@0123456789ab"):
+        await engine.unpin(name)
+    assert {item.pin for item in await engine.residents()} == {None}
+    await engine.pin(names[0], Tier.GPU)
+    await engine.evict(names[0])
+    assert names[0] not in await _tiers(engine)
+
+
+async def test_what_is_not_there_can_be_neither_activated_nor_pinned(subject: Subject) -> None:
+    with pytest.raises(EngineRejected):
+        await subject.engine.activate(NAMES[0])
+    with pytest.raises(EngineRejected):
+        await subject.engine.pin(NAMES[0], Tier.CPU)
+    await subject.engine.deactivate(NAMES[0])
+
+
 async def test_an_engine_that_is_not_there(subject: Subject, tmp_path: Path) -> None:
     engine = subject.unreachable
     for call in (engine.capabilities, engine.residents):
@@ -135,9 +229,18 @@ async def test_an_engine_that_is_not_there(subject: Subject, tmp_path: Path) -> 
             await call()
     with pytest.raises(EngineUnavailable):
         await engine.load(NAMES[0], tmp_path)
+    for of_one in (engine.activate, engine.deactivate, engine.unpin):
+        with pytest.raises(EngineUnavailable):
+            await of_one(NAMES[0])
+    with pytest.raises(EngineUnavailable):
+        await engine.pin(NAMES[0], Tier.CPU)
     with pytest.raises(EngineUnavailable) as raised:
         await engine.evict(NAMES[0])
     assert raised.value.retry_after_s
+
+
+async def _tiers(engine: LoraEngine) -> dict[str, Tier]:
+    return {item.engine_name: item.tier for item in await engine.residents()}
 
 
 def _engine(client: httpx.AsyncClient, url: str) -> VllmEngine:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, select, text, update
+from sqlalchemy import create_engine, inspect, select, text, update
 
 from loramux_adapters.errors import (
     AdapterBusy,
@@ -34,11 +34,15 @@ from loramux_adapters.model import (
     AdapterInfo,
     AdapterState,
     ApiKey,
+    CanaryEnd,
+    CanaryFigures,
+    CanaryRule,
     Failure,
     Operation,
     OperationKind,
     OperationState,
     Role,
+    Sticky,
     Tier,
     Version,
     VersionState,
@@ -318,6 +322,113 @@ def test_a_canary_begins_and_ends(store: RegistryStore) -> None:
         store.set_canary("tone", 1, 0.1, 9.0)
     with pytest.raises(VersionNotFound):
         store.set_canary("tone", 5, 0.1, 9.0)
+
+
+RULE = CanaryRule(window_s=60.0, max_error_rate=0.05, promote_after_s=600.0)
+FIGURES = CanaryFigures(40, 3, 0.5, 200, 0, 0.4)
+
+
+def test_a_canary_keeps_its_rule_and_says_how_it_ended(store: RegistryStore) -> None:
+    with_versions(store, 2)
+    store.set_canary("tone", 1, 0.1, 7.0, sticky=Sticky.KEY, rule=RULE)
+    adapter = store.state().adapters["tone"]
+    assert (adapter.canary_sticky, adapter.canary_rule, adapter.canary_since) == (Sticky.KEY, RULE, 7.0)
+    store.set_canary("tone", None, 0.0, 8.0)
+    adapter = store.state().adapters["tone"]
+    assert (adapter.canary_sticky, adapter.canary_rule, adapter.canary_since) == (Sticky.REQUEST, None, None)
+    assert adapter.canary_end == CanaryEnd(1, False, False, "It was ended by hand.", 8.0)
+    store.set_canary("tone", None, 0.0, 9.0)
+    assert store.state().adapters["tone"].canary_end == adapter.canary_end, "there was none to end"
+    assert store.set_canary("tone", 1, 0.2, 10.0).canary_end is None
+
+
+@pytest.mark.parametrize("promoted", [False, True])
+def test_a_canary_ends_by_its_rule(store: RegistryStore, promoted: bool) -> None:
+    with_versions(store, 2)
+    store.promote("tone", 1, 6.0)
+    store.set_canary("tone", 2, 0.1, 7.0, rule=RULE)
+    end = CanaryEnd(2, promoted, True, "Because.", 8.0, FIGURES)
+    found = store.end_canary("tone", 7.0, end, 8.0)
+    assert found is not None
+    assert found == store.state().adapters["tone"]
+    assert (found.live, found.canary, found.canary_rule, found.canary_end) == (2 if promoted else 1, None, None, end)
+    assert store.rollback_target("tone") == (1 if promoted else 2)
+    assert store.end_canary("tone", 7.0, end, 9.0) is None
+    assert store.state().adapters["tone"] == found
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        lambda store: store.set_canary("tone", None, 0.0, 8.0),
+        lambda store: store.set_canary("tone", 2, 0.5, 8.0, rule=RULE),
+        lambda store: store.set_canary("tone", 3, 0.5, 8.0, rule=RULE),
+        lambda store: store.promote("tone", 2, 8.0),
+        lambda store: store.promote("tone", 3, 8.0),
+        lambda store: store.rollback("tone", 8.0),
+    ],
+)
+@pytest.mark.parametrize("promoted", [False, True])
+def test_a_rule_that_comes_too_late_does_nothing(
+    store: RegistryStore, meanwhile: Callable[[RegistryStore], object], promoted: bool
+) -> None:
+    with_versions(store, 3)
+    store.promote("tone", 1, 6.0)
+    store.set_canary("tone", 2, 0.1, 7.0, rule=RULE)
+    meanwhile(store)
+    before = store.state()
+    assert store.end_canary("tone", 7.0, CanaryEnd(2, promoted, True, "Late.", 9.0, FIGURES), 9.0) is None
+    assert store.state().adapters == before.adapters
+
+
+def test_a_rule_does_nothing_to_an_adapter_that_goes(store: RegistryStore) -> None:
+    with_versions(store, 2)
+    store.set_canary("tone", 1, 0.1, 7.0, rule=RULE)
+    store.begin_delete_adapter("tone", 8.0)
+    with pytest.raises(AdapterBusy):
+        store.end_canary("tone", 7.0, CanaryEnd(1, True, True, "Late.", 9.0), 9.0)
+
+
+def test_another_live_version_begins_a_canary_anew(store: RegistryStore) -> None:
+    with_versions(store, 3)
+    store.set_canary("tone", 2, 0.1, 7.0, rule=RULE)
+    assert store.promote("tone", 1, 8.0).canary_since == 8.0
+    assert store.rollback("tone", 9.0).canary_since == 9.0
+    adapter = further(store)
+    assert (adapter.canary, adapter.canary_since) == (2, 5.0), "the time of the version's end"
+
+
+def test_where_a_rollback_leads_is_known(store: RegistryStore) -> None:
+    adapter = arrive(store, *add(store))
+    assert (adapter.previous, adapter.live_since) == (None, 5.0)
+    for _ in range(3):
+        adapter = further(store)
+    assert (adapter.live, adapter.previous) == (4, 3)
+    adapter = store.rollback("tone", 7.0)
+    assert (adapter.live, adapter.previous, adapter.live_since) == (3, 2, 7.0)
+    store.begin_delete_version("tone", 2, 8.0)
+    assert store.state().adapters["tone"].previous == store.rollback_target("tone") == 1
+    adapter = store.rollback("tone", 9.0)
+    assert (adapter.live, adapter.previous) == (1, None)
+
+
+def test_a_registry_of_the_first_release_is_taken_over(url: str) -> None:
+    """With its canary, and where its rollback leads."""
+    with closing(Database(url)) as database:
+        store = SqlRegistryStore(database)
+        with_versions(store, 3)
+        store.set_canary("tone", 1, 0.1, 7.0)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for name in ("live_since", "previous", "canary_end", "canary_since", "canary_rule", "canary_sticky"):
+            connection.execute(text(f"ALTER TABLE adapters DROP COLUMN {name}"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    engine.dispose()
+    with closing(Database(url)) as database:
+        adapter = SqlRegistryStore(database).state().adapters["tone"]
+    assert (adapter.live, adapter.previous, adapter.live_since) == (3, 2, None)
+    assert (adapter.canary, adapter.canary_since, adapter.canary_rule) == (1, 7.0, None)
+    assert adapter.canary_sticky is Sticky.REQUEST
 
 
 def test_promoting_a_canary_ends_it(store: RegistryStore) -> None:

@@ -42,7 +42,7 @@ class Subject:
     async def held(self) -> dict[str, int]:
         """Id by name of what the engine process itself says that it holds."""
         response = await self.http.get("/loramux/v1/adapters")
-        return {item["name"]: item["id"] for item in response.json() if item["resident"]}
+        return {item["name"]: item["id"] for item in response.json() if item["tier"] != "disk"}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from loramux_adapters.errors import EngineError, EngineFailed, EngineRejected, EngineTimeout, EngineUnavailable
-from loramux_adapters.model import Capabilities, Tier
+from loramux_adapters.model import Capabilities, Resident, Tier
 from loramux_serving.engine.client import VllmEngine
 
 ASSUMED = Capabilities(dynamic_lora=True, max_loras=4, max_cpu_loras=8, max_lora_rank=16, evict=True, staging=True)
@@ -69,16 +69,16 @@ async def test_without_the_plugin_the_settings_tell_and_nothing_can_be_freed() -
 
 async def test_the_tier_is_where_the_engine_says_that_the_weights_are() -> None:
     held = [
-        {"name": "a@1", "path": "/a", "id": 1, "resident": True, "active": False},
-        {"name": "b@1", "path": "/b", "id": 2, "resident": False, "active": False},
-        {"name": "c@1", "path": "/c", "id": 3, "resident": True, "active": True},
+        {"name": "a@1", "path": "/a", "id": 1, "tier": "cpu", "bytes": 7, "recency": 2, "pin": None},
+        {"name": "b@1", "path": "/b", "id": 2, "tier": "disk", "bytes": 0, "recency": 0, "pin": None},
+        {"name": "c@1", "path": "/c", "id": 3, "tier": "gpu", "bytes": 9, "recency": 1, "pin": "gpu"},
     ]
     residents = await engine({**PLUGIN, "GET /loramux/v1/adapters": httpx.Response(200, json=held)}).residents()
 
-    assert [(item.engine_name, item.tier) for item in residents] == [
-        ("a@1", Tier.CPU),
-        ("b@1", Tier.DISK),
-        ("c@1", Tier.GPU),
+    assert residents == [
+        Resident("a@1", Tier.CPU, "/a", 7, None, 2),
+        Resident("b@1", Tier.DISK, "/b"),
+        Resident("c@1", Tier.GPU, "/c", 9, Tier.GPU, 1),
     ]
 
 

@@ -1,6 +1,6 @@
 """One replica's engine over HTTP: our plugin's routes where they are there, else vLLM's own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,9 +70,10 @@ class VllmEngine:
                 version=str(said["vllm_version"]),
             )
 
-    async def load(self, engine_name: str, path: Path) -> None:
+    async def load(self, engine_name: str, path: Path, *, tier: Tier = Tier.GPU, keep: Collection[str] = ()) -> None:
         if await self._has_plugin():
-            response = await self._post(f"{_PLUGIN}/adapters", {"name": engine_name, "path": str(path)})
+            order = {"name": engine_name, "path": str(path), "tier": tier.value, "keep": sorted(keep)}
+            response = await self._post(f"{_PLUGIN}/adapters", order)
         else:
             if (loaded := (await self._models()).get(engine_name)) == str(path):
                 return
@@ -83,9 +84,37 @@ class VllmEngine:
                 return  # another caller was faster
         await self._require(response, f"The engine refused the adapter {engine_name!r}")
 
+    async def activate(self, engine_name: str, *, keep: Collection[str] = ()) -> bool:
+        if not await self._has_plugin():
+            if engine_name not in await self._models():
+                raise EngineRejected(f"The engine has no adapter {engine_name!r}.")
+            return False
+        response = await self._post(_of(engine_name, "activate"), {"keep": sorted(keep)})
+        await self._require(response, f"The engine did not activate the adapter {engine_name!r}")
+        return bool(self._object(response).get("active"))
+
+    async def deactivate(self, engine_name: str) -> None:
+        if await self._has_plugin():
+            response = await self._post(_of(engine_name, "deactivate"), {})
+            if response.status_code != 404:
+                await self._require(response, f"The engine did not deactivate the adapter {engine_name!r}")
+
+    async def pin(self, engine_name: str, tier: Tier) -> None:
+        if not await self._has_plugin():
+            if engine_name not in await self._models():
+                raise EngineRejected(f"The engine has no adapter {engine_name!r}.")
+            return
+        response = await self._post(_of(engine_name, "pin"), {"tier": tier.value})
+        await self._require(response, f"The engine did not pin the adapter {engine_name!r}")
+
+    async def unpin(self, engine_name: str) -> None:
+        if await self._has_plugin():
+            response = await self._post(_of(engine_name, "unpin"), {})
+            await self._require(response, f"The engine did not unpin the adapter {engine_name!r}")
+
     async def evict(self, engine_name: str) -> None:
         if await self._has_plugin():
-            response = await self._call("DELETE", f"{_PLUGIN}/adapters/{quote(engine_name, safe='')}")
+            response = await self._call("DELETE", _of(engine_name))
         else:
             response = await self._post("/v1/unload_lora_adapter", {"lora_name": engine_name})
         if response.status_code != 404:
@@ -99,7 +128,7 @@ class VllmEngine:
         response = await self._call("GET", f"{_PLUGIN}/adapters")
         await self._require(response, "The engine did not list its adapters")
         with self._reading(response):
-            return [Resident(adapter["name"], _tier(adapter), adapter["path"]) for adapter in response.json()]
+            return [_resident(held) for held in response.json()]
 
     async def _has_plugin(self) -> bool:
         if self._plugin is None:
@@ -120,11 +149,11 @@ class VllmEngine:
                 if model.get("parent") is not None
             }
 
-    async def _post(self, path: str, body: dict[str, str]) -> httpx.Response:
+    async def _post(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
         return await self._call("POST", path, body, timeout_s=self._load_timeout_s)
 
     async def _call(
-        self, method: str, path: str, body: dict[str, str] | None = None, *, timeout_s: float = _TIMEOUT_S
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = _TIMEOUT_S
     ) -> httpx.Response:
         """The only place that knows httpx's exceptions."""
         try:
@@ -173,10 +202,20 @@ class VllmEngine:
             ) from error
 
 
-def _tier(adapter: dict[str, Any]) -> Tier:
-    if adapter["active"]:
-        return Tier.GPU
-    return Tier.CPU if adapter["resident"] else Tier.DISK
+def _of(engine_name: str, action: str = "") -> str:
+    path = f"{_PLUGIN}/adapters/{quote(engine_name, safe='')}"
+    return f"{path}/{action}" if action else path
+
+
+def _resident(held: dict[str, Any]) -> Resident:
+    return Resident(
+        engine_name=held["name"],
+        tier=Tier(held["tier"]),
+        path=held["path"],
+        size_bytes=int(held["bytes"]),
+        pin=Tier(held["pin"]) if held["pin"] else None,
+        recency=int(held["recency"]),
+    )
 
 
 def _reason(response: httpx.Response) -> str:

@@ -142,11 +142,14 @@ def _environment(
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_PLUGINS": _plugins(settings, settings.extra_env.get("VLLM_PLUGINS", host_env.get("VLLM_PLUGINS", ""))),
         "PYTHONUNBUFFERED": "1",
+        "LORAMUX_STAGING_WORKERS": str(settings.staging_workers),
+        "LORAMUX_STAGING_NICENESS": str(settings.staging_niceness),
     }
     if os.path.isabs(model_dir):
         env["HF_HUB_OFFLINE"] = "1"
     if settings.kind == "cpu":
         env["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kvcache_gib)
+        env["LORAMUX_CPU_LORA_KERNELS"] = str(int(settings.cpu_lora_kernels))
         if settings.replicas > 1:
             # Each would bind itself to the same first cores.
             env.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")

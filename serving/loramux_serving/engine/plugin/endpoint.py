@@ -1,35 +1,40 @@
 """Routes under `/loramux/v1` inside vLLM's API server: what plain vLLM does not tell, and does not do.
 
 vLLM loads this where `VLLM_PLUGINS` names `loramux` (`vllm/plugins/endpoint_plugins/interface.py`). It needs of vLLM,
-seen in 0.26 to 0.32: `state.openai_serving_models` with `lora_requests`, `lora_resolver_lock` and
-`load_lora_adapter`; the engine client's `add_lora`, `remove_lora`, `list_loras`, `collective_rpc`. Where one is
-missing, the plugin logs that and answers 404, and the gateway goes on with vLLM's own routes.
+seen in 0.26 to 0.32: `state.openai_serving_models` with `lora_requests`, `lora_resolver_lock` and `lora_id_counter`;
+the engine client's `add_lora`, `remove_lora`, `list_loras`, `collective_rpc`. Where one is missing, the plugin logs it
+and answers 404, and the gateway goes on with vLLM's own routes. What staging needs beyond that is in `reliance`.
 
-    GET    /loramux/v1/engine            what the engine can do
-    GET    /loramux/v1/adapters          names that answer, and whether the engine holds their weights now
-    POST   /loramux/v1/adapters          {name, path}: make the adapter answer, its weights held; idempotent
-    DELETE /loramux/v1/adapters/{name}   the name answers no more, and the weights are freed; idempotent
+    GET    /loramux/v1/engine                     what the engine can do
+    GET    /loramux/v1/workers                    what each worker holds in slots and in host memory, in order of use
+    GET    /loramux/v1/adapters                   names that answer, and the tier of their weights
+    POST   /loramux/v1/adapters                   {name, path, tier, keep, wait}: make it answer; idempotent. Without
+                                                  `wait`, 202 at once, and the next route tells how it went
+    GET    /loramux/v1/adapters/{name}            the same of one; 404 before it answers, and why where its load failed
+    POST   /loramux/v1/adapters/{name}/activate   {keep}: into a slot, off none that `keep` names
+    POST   /loramux/v1/adapters/{name}/deactivate out of its slot, into host memory
+    POST   /loramux/v1/adapters/{name}/pin        {tier, keep}: stay in `cpu` or `gpu`
+    POST   /loramux/v1/adapters/{name}/unpin
+    DELETE /loramux/v1/adapters/{name}            the name answers no more, and the weights are freed; idempotent
 
 Errors are `{"error": {"message"}}`. Access is that of the server, which loramux binds to loopback.
 """
 
+import asyncio
 import logging
-import uuid
 from argparse import Namespace
-from collections.abc import Collection
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
+from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel
-from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
-from vllm.version import __version__ as vllm_version
 
-from loramux_serving.engine.plugin import slots
+from loramux_serving.engine.plugin.control import LoraControl, Rejected
 
 PREFIX = "/loramux/v1"
 _STATE = "loramux"
 _CLIENT_NEEDS = ("add_lora", "remove_lora", "list_loras", "collective_rpc", "vllm_config")
-_MODELS_NEEDS = ("lora_requests", "lora_resolver_lock", "load_lora_adapter")
+_MODELS_NEEDS = ("lora_requests", "lora_resolver_lock", "lora_id_counter", "base_model_paths")
 
 _logger = logging.getLogger("vllm.plugins.loramux")
 
@@ -37,15 +42,9 @@ _logger = logging.getLogger("vllm.plugins.loramux")
 class Load(BaseModel):
     name: str
     path: str
-
-
-class Adapter(BaseModel):
-    name: str
-    path: str
-    id: int
-    resident: bool
-    """Whether the engine holds its weights: in host memory, and in a slot if `active`."""
-    active: bool
+    tier: Literal["cpu", "gpu"] = "gpu"
+    keep: list[str] = []
+    wait: bool = True
 
 
 class LoramuxEndpointPlugin:
@@ -68,121 +67,128 @@ class LoramuxEndpointPlugin:
         if missing:
             _logger.warning("loramux: off, since this vLLM has no %s", ", ".join(missing))
             return
-        setattr(state, _STATE, LoraControl(engine_client, models))
+        control = LoraControl(engine_client, models)
+        await control.open()
+        setattr(state, _STATE, _Desk(control))
 
 
-class LoraControl:
-    """Loads and frees adapters through vLLM's own map of names, under its own lock of each name."""
+class _Desk:
+    """The control, and loads that nobody waits for."""
 
-    def __init__(self, client: Any, models: Any) -> None:
-        self._client = client
-        self._models = models
-        self._instance = uuid.uuid4().hex
-        self._leaving: dict[str, int] = {}
-        """Ids of names that are forgotten and whose weights are not known to be freed yet."""
+    def __init__(self, control: LoraControl) -> None:
+        self.control = control
+        self._loads: dict[str, asyncio.Task[str]] = {}
+        self._faults: dict[str, Rejected] = {}
 
-    def describe(self) -> dict[str, Any]:
-        config = self._client.vllm_config
-        return {
-            # Another value means that the server was started anew and holds nothing of before.
-            "instance": self._instance,
-            "vllm_version": vllm_version,
-            "base": [path.name for path in self._models.base_model_paths],
-            "max_model_len": config.model_config.max_model_len,
-            "max_loras": config.lora_config.max_loras,
-            "max_cpu_loras": config.lora_config.max_cpu_loras or config.lora_config.max_loras,
-            "max_lora_rank": config.lora_config.max_lora_rank,
-            "dynamic_lora": True,
-            "evict": True,
-            "staging": False,
-        }
+    def begin(self, order: Load) -> None:
+        """Load in the background. A load of the same name that is under way goes first."""
+        before = self._loads.get(order.name)
+        self._faults.pop(order.name, None)
+        task = asyncio.create_task(self._load(order, before), name=f"load {order.name}")
+        self._loads[order.name] = task
+        task.add_done_callback(lambda done: self._ended(order.name, done))
 
-    async def adapters(self) -> list[Adapter]:
-        held, active = await self._client.list_loras(), await self._slots()
-        return [_adapter(request, held, active) for request in list(self._models.lora_requests.values())]
+    async def _load(self, order: Load, before: "asyncio.Task[str] | None") -> str:
+        if before is not None:
+            await asyncio.wait([before])
+        return await self.control.load(order.name, order.path, order.tier, order.keep)
 
-    async def load(self, name: str, path: str) -> Adapter:
-        """The name answers from `path`, with its weights in the engine. Raises `HTTPException`."""
-        known = self._models.lora_requests.get(name)
-        if known is not None and known.lora_path != path:
-            await self.free(name)
-            known = None
-        if known is None:
-            await self._load_anew(name, path)
-        elif known.lora_int_id not in await self._client.list_loras():
-            await self._load_again(known)
-        return _adapter(self._models.lora_requests[name], await self._client.list_loras(), await self._slots())
+    def _ended(self, name: str, task: "asyncio.Task[str]") -> None:
+        if self._loads.get(name) is task:
+            del self._loads[name]
+        if not task.cancelled() and isinstance(fault := task.exception(), Rejected):
+            self._faults[name] = fault
 
-    async def free(self, name: str) -> None:
-        """Forget the name first, so that no new request comes to weights that are gone: vLLM would read them again
-        from their path, in the middle of a step. Called again after a failure, it goes on where it was."""
-        async with self._models.lora_resolver_lock[name]:
-            known = self._models.lora_requests.pop(name, None)
-            if known is not None:
-                self._leaving[name] = known.lora_int_id
-            if name in self._leaving:
-                await self._client.remove_lora(self._leaving[name])
-                del self._leaving[name]
+    def loading(self, name: str) -> bool:
+        return name in self._loads
 
-    async def _slots(self) -> Collection[int]:
-        """Ids in the first worker's slots; all workers do the same. Empty where it is not known."""
-        if not slots.registered():
-            return ()
-        answers = await self._client.collective_rpc(slots.METHOD)
-        return answers[0] or ()
+    def fault(self, name: str) -> Rejected | None:
+        return self._faults.get(name)
 
-    async def _load_anew(self, name: str, path: str) -> None:
-        answer = await self._models.load_lora_adapter(LoadLoRAAdapterRequest(lora_name=name, lora_path=path))
-        fault = getattr(answer, "error", None)
-        # A second caller may have been faster: then vLLM refuses the name, and all is well.
-        if fault is not None and name not in self._models.lora_requests:
-            raise HTTPException(fault.code, fault.message)
-
-    async def _load_again(self, known: Any) -> None:
-        """The engine's own cache dropped the weights of a name that answers."""
-        try:
-            await self._client.add_lora(known)
-        except Exception as error:  # vLLM raises bare `Exception` for what went wrong in its engine process
-            raise HTTPException(500, str(error)) from error
+    def forget(self, name: str) -> None:
+        self._faults.pop(name, None)
 
 
-def _adapter(request: Any, held: Collection[int], active: Collection[int]) -> Adapter:
-    return Adapter(
-        name=request.lora_name,
-        path=request.lora_path,
-        id=request.lora_int_id,
-        resident=request.lora_int_id in held,
-        active=request.lora_int_id in active,
-    )
-
-
-def _control(request: Request) -> LoraControl:
-    control = getattr(request.app.state, _STATE, None)
-    if control is None:
+def _desk(request: Request) -> _Desk:
+    desk = getattr(request.app.state, _STATE, None)
+    if desk is None:
         raise HTTPException(404, "The loramux plugin is off: this vLLM lacks what it needs.")
-    assert isinstance(control, LoraControl)
-    return control
+    assert isinstance(desk, _Desk)
+    return desk
 
 
 _router = APIRouter(prefix=PREFIX, include_in_schema=False)
-_Control = Annotated[LoraControl, Depends(_control)]
+_OfDesk = Annotated[_Desk, Depends(_desk)]
+_Keep = Annotated[list[str], Body(embed=True)]
 
 
 @_router.get("/engine")
-async def engine(control: _Control) -> dict[str, Any]:
-    return control.describe()
+async def engine(desk: _OfDesk) -> dict[str, Any]:
+    return desk.control.describe()
+
+
+@_router.get("/workers")
+async def workers(desk: _OfDesk) -> list[dict[str, Any]]:
+    return await desk.control.workers()
 
 
 @_router.get("/adapters")
-async def adapters(control: _Control) -> list[Adapter]:
-    return await control.adapters()
+async def adapters(desk: _OfDesk) -> list[dict[str, Any]]:
+    return [asdict(held) for held in await desk.control.adapters()]
 
 
 @_router.post("/adapters")
-async def load(body: Load, control: _Control) -> Adapter:
-    return await control.load(body.name, body.path)
+async def load(order: Load, response: Response, desk: _OfDesk) -> dict[str, Any]:
+    if not order.wait:
+        desk.begin(order)
+        response.status_code = 202
+        return {"name": order.name, "state": "loading"}
+    tier = await _or_http(desk.control.load(order.name, order.path, order.tier, order.keep))
+    return {"name": order.name, "state": "held", "tier": tier}
+
+
+@_router.get("/adapters/{name:path}")
+async def adapter(name: str, desk: _OfDesk) -> dict[str, Any]:
+    if desk.loading(name):
+        return {"name": name, "state": "loading"}
+    if (fault := desk.fault(name)) is not None:
+        raise HTTPException(404, f"It could not be loaded: {fault.message}")
+    return {"state": "held", **asdict(await _or_http(desk.control.adapter(name)))}
+
+
+@_router.post("/adapters/{name:path}/activate")
+async def activate(name: str, desk: _OfDesk, keep: _Keep = []) -> dict[str, bool]:  # noqa: B006
+    return {"active": await _or_http(desk.control.activate(name, keep))}
+
+
+@_router.post("/adapters/{name:path}/deactivate")
+async def deactivate(name: str, desk: _OfDesk) -> dict[str, bool]:
+    return {"active": not await _or_http(desk.control.deactivate(name))}
+
+
+@_router.post("/adapters/{name:path}/pin", status_code=204)
+async def pin(
+    name: str,
+    desk: _OfDesk,
+    tier: Annotated[Literal["cpu", "gpu"], Body(embed=True)],
+    keep: _Keep = [],  # noqa: B006
+) -> None:
+    await _or_http(desk.control.pin(name, tier, keep))
+
+
+@_router.post("/adapters/{name:path}/unpin", status_code=204)
+async def unpin(name: str, desk: _OfDesk) -> None:
+    await desk.control.unpin(name)
 
 
 @_router.delete("/adapters/{name:path}", status_code=204)
-async def free(name: str, control: _Control) -> None:
-    await control.free(name)
+async def free(name: str, desk: _OfDesk) -> None:
+    desk.forget(name)
+    await desk.control.free(name)
+
+
+async def _or_http(work: Any) -> Any:
+    try:
+        return await work
+    except Rejected as rejected:
+        raise HTTPException(rejected.status, rejected.message) from rejected
