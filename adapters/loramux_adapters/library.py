@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from loramux_adapters.errors import SourceNotFound, WeightsMismatch
+from loramux_adapters.errors import SourceNotFound, StorageFull, WeightsMismatch
 from loramux_adapters.model import UPLOAD_SCHEME, AdapterInfo, Artifact, BaseModel, Target
-from loramux_adapters.ports import ArtifactSource, ArtifactStore, Progress
+from loramux_adapters.ports import ArtifactSource, ArtifactStore, LoadOutcome, Progress
 from loramux_adapters.validate import validate
 
 
@@ -23,16 +23,22 @@ class Library:
         protected: Callable[[], frozenset[str]],
         source_of: Callable[[Target], str],
         *,
+        give_way: Callable[[], Awaitable[bool]],
         check_finite: bool,
         workers: int,
+        refetched: Callable[[LoadOutcome, float], None],
     ) -> None:
-        """`protected` gives the digests that may not leave the disk, `source_of` where a version came from."""
+        """`protected` gives the digests that may not leave the disk, `source_of` where a version came from. `give_way`
+        is asked when that is too much: it takes from what is protected, and says whether there was anything.
+        `refetched` hears of each fetch by `locate`, and of its seconds."""
         self.source = source
         self.store = store
         self.base = base
         self._protected = protected
         self._source_of = source_of
+        self._give_way = give_way
         self._check_finite = check_finite
+        self._refetched = refetched
         self._turn = asyncio.Semaphore(workers)
         self._disk = asyncio.Lock()
         """Held from asking what is protected until the disk tier has evicted, and while a path is looked up: a
@@ -66,14 +72,23 @@ class Library:
                 info = await asyncio.to_thread(
                     validate, workdir, self.base, max_rank=None, check_finite=self._check_finite
                 )
-                async with self._disk:
-                    keep = self._protected() | self._arriving.keys()
-                    artifact = await asyncio.to_thread(self.store.commit, workdir, keep)
-                    self._arriving[artifact.digest] += 1
-                    kept.append(artifact.digest)
+                try:
+                    artifact = await self._commit(workdir, kept)
+                except StorageFull:
+                    if not await self._give_way():
+                        raise
+                    artifact = await self._commit(workdir, kept)
                 return artifact, info
             finally:
                 await asyncio.shield(asyncio.to_thread(self.store.discard, workdir))
+
+    async def _commit(self, workdir: Path, kept: list[str]) -> Artifact:
+        async with self._disk:
+            keep = self._protected() | self._arriving.keys()
+            artifact = await asyncio.to_thread(self.store.commit, workdir, keep)
+            self._arriving[artifact.digest] += 1
+            kept.append(artifact.digest)
+            return artifact
 
     async def locate(self, target: Target) -> Path:
         """Directory of the target's artifact; fetched again from its source where it left the disk. Raises what
@@ -90,8 +105,14 @@ class Library:
                 f"The files of {target.adapter!r} version {target.version} were uploaded and are gone from the disk; "
                 "upload them again."
             )
-        async with self.acquire(source, _unwatched, _unheard) as (artifact, _):
-            pass  # from here on it is protected by whoever is about to stage it
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        outcome: LoadOutcome = "failed"
+        try:
+            async with self.acquire(source, _unwatched, _unheard) as (artifact, _):
+                outcome = "ok"  # from here on it is protected by whoever is about to stage it
+        finally:
+            self._refetched(outcome, loop.time() - started)
         if artifact.digest != target.digest:
             raise WeightsMismatch(
                 f"{source} no longer holds the content of {target.adapter!r} version {target.version}; "

@@ -4,62 +4,77 @@ A version answers on a replica from `Holding.staged` on, and leaves it only whil
 gone and looks at the leases without a suspension in between, and a lease counts before its first suspension.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from loramux_adapters.errors import EngineError, EngineRejected, EngineUnavailable, LoramuxError
-from loramux_adapters.model import Resident, Target
+from loramux_adapters.demand import Demand
+from loramux_adapters.errors import EngineUnavailable
+from loramux_adapters.joining import reconcile
+from loramux_adapters.leases import LeaseBook
+from loramux_adapters.model import Capabilities, Report, Resident, Target, Tier
 from loramux_adapters.moves import Locate, Moves
+from loramux_adapters.pins import Pins
 from loramux_adapters.ports import Clock, LoraEngine, TierObserver
-from loramux_adapters.shelf import Holding, Shelf
-from loramux_adapters.wakeup import Wakeup
+from loramux_adapters.prefetch import Prefetch
+from loramux_adapters.refreshing import Refreshing
+from loramux_adapters.reports import Reports
+from loramux_adapters.retiring import Retiring
+from loramux_adapters.room import Room
+from loramux_adapters.shelf import Shelf
+from loramux_adapters.staging import Staging
+from loramux_adapters.tiers import most_pins
 
-_LOOK_AGAIN_S = 1.0
-"""How often a wait for leases asks whether it is still wanted."""
+
+@dataclass(frozen=True, slots=True)
+class TierPolicy:
+    """How adapters move between tiers; the settings of the section `tiers` say what each means."""
+
+    demand_half_life_s: float = 60.0
+    inline_activation_bytes: int = 4 * 1024 * 1024
+    prefetch_concurrency: int = 2
 
 
-@dataclass(slots=True, eq=False)
-class _Lease:
-    """A request's hold, on the books of its replica. `ended` is true once the request was told to go."""
-
-    task: asyncio.Task[object] | None
-    shelf: Shelf
-    entry: Holding
-    ended: bool = False
+_DEFAULT = TierPolicy()
 
 
 class AdapterManager:
-    """All replicas' shelves. One event loop. `close` ends the loads under way."""
+    """All replicas' shelves. One event loop. `close` ends the moves under way."""
 
     def __init__(
         self,
         locate: Locate,
-        pinned: Callable[[], frozenset[str]],
+        pins: Callable[[], Mapping[str, Tier]],
         clock: Clock,
         observer: TierObserver,
         *,
         room_timeout_s: float,
         drain_timeout_s: float,
+        policy: TierPolicy = _DEFAULT,
     ) -> None:
-        """`pinned` gives the engine names that may not leave host memory."""
+        """`pins` gives the engine names that may not leave host memory, or not even their slots."""
         self._clock = clock
-        self._drain_timeout_s = drain_timeout_s
-        self._moves = Moves(locate, pinned, clock, observer, room_timeout_s=room_timeout_s)
+        self._room_timeout_s = room_timeout_s
+        self._demand = Demand(policy.demand_half_life_s)
+        self._reports = Reports(clock)
+        room = Room(pins, self._demand, clock, observer, inline_bytes=policy.inline_activation_bytes)
+        self._moves = Moves(locate, room, clock, observer, self._reports.ask_soon, room_timeout_s=room_timeout_s)
+        self._prefetch = Prefetch(
+            self._moves, room, locate, self._demand, clock, concurrency=policy.prefetch_concurrency
+        )
+        self._leases = LeaseBook(clock)
         self._shelves: dict[str, Shelf] = {}
         self._closed: dict[str, list[Shelf]] = {}
         """Of replicas that left: calls to their engines may still be under way."""
-        self._leases: dict[str, set[_Lease]] = {}
-        self._moving = asyncio.Lock()
-        """Held while something is kept staged everywhere until a pointer has moved."""
-        self._held: list[Target] = []
-        """What is kept so; a replica that joins meanwhile stages it too."""
-        self._released = Wakeup()
+        self._staging = Staging(self._shelves, self._moves, self._leases, self._demand)
+        self._retiring = Retiring(self._shelves, self._moves, self._leases, clock, drain_timeout_s=drain_timeout_s)
+        self._refreshing = Refreshing(self._shelves, self._reports, Pins(self._moves, self._leases, pins))
 
     async def close(self) -> None:
+        await self._prefetch.close()
+        await self._refreshing.close()
         await self._moves.close()
+        await self._reports.close()
 
     # --- leases ---
 
@@ -71,26 +86,37 @@ class AdapterManager:
             yield
             return
         shelf = self._shelf(replica_id)
-        lease = _Lease(asyncio.current_task(), shelf, self._take(shelf, target))
-        self._leases.setdefault(target.engine_name, set()).add(lease)
+        self._demand.count(target.engine_name, self._clock.monotonic())
+        lease = self._leases.begin(shelf, target)
         try:
             await self._moves.stage(shelf, lease.entry)
             yield
         finally:
-            held = self._leases[target.engine_name]
-            held.discard(lease)
-            if not held:
-                del self._leases[target.engine_name]
-            self._let_go(lease.shelf, lease.entry)
+            self._leases.end(lease)
 
     def staged(self, target: Target, replica_id: str) -> bool:
         """`relay.ports.Leases`: whether a lease would be had at once."""
+        if target.is_base:
+            return True
         shelf = self._shelves.get(replica_id)
-        return target.is_base or (shelf is not None and shelf.staged(target.engine_name))
+        entry = shelf.holdings.get(target.engine_name) if shelf is not None else None
+        return shelf is not None and entry is not None and self._moves.ready(shelf, entry)
 
     async def stage(self, target: Target, replica_id: str) -> None:
-        """`relay.ports.Leases`: load `target` on a replica. Raises what `lease` raises."""
-        await self._stage_on(self._shelf(replica_id), target)
+        """`relay.ports.Leases`: make `target` ready on a replica. Raises what `lease` raises."""
+        if not target.is_base:
+            await self._staging.on(self._shelf(replica_id), target, "request")
+
+    def foresee(self, target: Target, replica_id: str) -> None:
+        """`relay.ports.Leases`: a request for `target` will come to the replica. Begins to load it into host memory in
+        the background, where there is room now. Never raises."""
+        shelf = self._shelves.get(replica_id)
+        if shelf is None or target.is_base:
+            return
+        self._moves.begin(shelf, target, "foreseen")
+        entry = shelf.holdings.get(target.engine_name)
+        if entry is not None and entry.leases == 0:
+            entry.awaited_until = self._clock.monotonic() + self._room_timeout_s
 
     def lost(self, target: Target, replica_id: str) -> None:
         """`relay.ports.Leases`. Its place stays taken: the next lease loads into it."""
@@ -99,22 +125,9 @@ class AdapterManager:
         if entry is not None:
             entry.staged = False
 
-    def _take(self, shelf: Shelf, target: Target) -> Holding:
-        entry = shelf.holding(target, self._clock.monotonic())
-        entry.leases += 1
-        return entry
-
-    def _let_go(self, shelf: Shelf, entry: Holding) -> None:
-        entry.leases -= 1
-        entry.last_used = self._clock.monotonic()
-        if entry.leases == 0:
-            shelf.forget(entry.target.engine_name)
-            shelf.room.wake()
-            self._released.wake()
-
     def leases(self, engine_name: str) -> int:
         """Requests on it, on replicas that are leaving too."""
-        return len(self._leases.get(engine_name, ()))
+        return self._leases.count(engine_name)
 
     # --- where things are ---
 
@@ -131,55 +144,83 @@ class AdapterManager:
             if entry.target.digest is not None
         )
 
-    async def residents(self) -> Mapping[str, tuple[Resident, ...]]:
-        """By replica, what each engine itself says that it holds. A replica that does not answer is left out."""
-        found: dict[str, tuple[Resident, ...]] = {}
-        for replica, shelf in list(self._shelves.items()):
-            try:
-                found[replica] = tuple(await shelf.engine.residents())
-            except EngineError:
-                continue
-        return found
+    def tiers_on(self, engine_name: str) -> Mapping[str, Tier]:
+        """By replica on which the engine answers under the name, `gpu` or `cpu`, as last reported and moved since."""
+        return {
+            replica: shelf.holdings[engine_name].tier
+            for replica, shelf in self._shelves.items()
+            if shelf.staged(engine_name)
+        }
 
-    # --- staging ---
+    def reports(self) -> Mapping[str, Report]:
+        """By replica in service, what its engine said last, and when. It tells of what `hold`, `retire`, `prefetch` and
+        `pin` have done when they return, where the engine answers. Memory only."""
+        return self._reports.latest()
+
+    def capabilities(self) -> Mapping[str, Capabilities]:
+        """By replica in service, what its engine can do."""
+        return {replica: shelf.capabilities for replica, shelf in self._shelves.items()}
+
+    def demand(self, engine_name: str) -> float:
+        """Requests a second for it, of late."""
+        return self._demand.rate(engine_name, self._clock.monotonic())
+
+    async def residents(self) -> Mapping[str, tuple[Resident, ...]]:
+        """By replica, what each engine itself says that it holds, asked now. A replica that does not answer is left
+        out."""
+        return await self._refreshing.residents()
+
+    async def refresh(self) -> None:
+        """Ask every engine what it holds, set the books right by it, and pin there what is pinned. A replica that does
+        not answer is passed over."""
+        await self._refreshing.all()
+
+    def refresh_soon(self) -> None:
+        """As `refresh`, in the background: an engine that is slow to answer keeps nobody waiting."""
+        self._refreshing.soon()
+
+    # --- ahead of requests ---
 
     async def stage_everywhere(self, target: Target) -> None:
         """Make `target` answer on every replica that is there. Raises what `hold` raises."""
         async with self.hold(target):
             pass
 
+    async def prefetch(self, target: Target, tier: Tier) -> None:
+        """Move `target` up to `gpu` or `cpu` on every replica that is there; into a slot only where the engine tells
+        slots apart. Raises what `hold` raises."""
+        await self._staging.everywhere(target, tier, "prefetch")
+        await self._reports.caught_up()
+
+    async def pin(self, target: Target, tier: Tier) -> None:
+        """As `prefetch`, and the engines keep it there, as what is pinned."""
+        await self._staging.everywhere(target, tier, "pin")
+        await self.repin()
+
+    async def repin(self) -> None:
+        """Pins have changed: tell the engines. One that does not answer now is told by the next `refresh`."""
+        await self._refreshing.repin()
+        await self._reports.caught_up()
+
+    def most_gpu_pins(self) -> int | None:
+        """How many adapters may be pinned in slots: all but one of the replica that has the fewest. None where no
+        replica is in service."""
+        slots = [shelf.capabilities.max_loras for shelf in self._shelves.values()]
+        return most_pins(min(slots)) if slots else None
+
+    def prefetch_by_demand(self, wanted: Mapping[str, Target]) -> None:
+        """Begin to move up what is in highest demand, as far as that is in nobody's way; `wanted` are the targets that
+        names lead to, by engine name. Memory only."""
+        self._prefetch.step(list(self._shelves.values()), wanted)
+
     @asynccontextmanager
     async def hold(self, target: Target) -> AsyncIterator[None]:
         """`target` answers on every replica for the length of the block, on those that join during it too. A replica
         that fails and leaves is left out, as it is reconciled before it serves again. Raises what `lease` raises,
         and `EngineUnavailable` where no replica is left."""
-        await self._stage_once(target)
-        held: dict[Shelf, Holding] = {}
-        async with self._moving:
-            self._held.append(target)
-            try:
-                while joined := [shelf for shelf in self._shelves.values() if shelf not in held]:
-                    held |= {shelf: self._take(shelf, target) for shelf in joined}
-                    await _all_but_closed({shelf: self._moves.stage(shelf, held[shelf]) for shelf in joined})
-                if not self.staged_on(target.engine_name):
-                    raise EngineUnavailable("No engine is ready to take the adapter.", retry_after_s=5.0)
-                yield
-            finally:
-                self._held.remove(target)
-                for shelf, entry in held.items():
-                    self._let_go(shelf, entry)
-
-    async def _stage_once(self, target: Target) -> None:
-        """On every replica, without keeping it there: two that kept one each and waited for the other's would wait
-        for ever. So the slow part may be done for many at once, and `hold` keeps one at a time."""
-        await _all_but_closed({shelf: self._stage_on(shelf, target) for shelf in list(self._shelves.values())})
-
-    async def _stage_on(self, shelf: Shelf, target: Target) -> None:
-        entry = self._take(shelf, target)
-        try:
-            await self._moves.stage(shelf, entry)
-        finally:
-            self._let_go(shelf, entry)
+        async with self._staging.hold(target):
+            await self._reports.caught_up()
+            yield
 
     # --- leaving ---
 
@@ -189,57 +230,14 @@ class AdapterManager:
         """Wait until nobody needs `engine_name`, then free its weights on every replica. Gives up and returns False
         as soon as `still_wanted` says so. With `end_requests`, those that outlast `drain_timeout_s` are cancelled.
         A replica that does not answer is passed over: its place is freed when it is needed, or by `sweep`."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._drain_timeout_s
-        while not still_wanted():
-            if not self._needed(engine_name):
-                if await self._evict_everywhere(engine_name, reason, still_wanted):
-                    return True
-                continue
-            left = deadline - loop.time()
-            if end_requests and left <= 0:
-                self._end_requests(engine_name)
-            await self._released.wait(min(left, _LOOK_AGAIN_S) if end_requests and left > 0 else _LOOK_AGAIN_S)
-        return False
-
-    def _needed(self, engine_name: str) -> bool:
-        """By a request, or by somebody who has it staged."""
-        return self.leases(engine_name) > 0 or any(
-            entry.leases > 0
-            for shelf in self._shelves.values()
-            if (entry := shelf.holdings.get(engine_name)) is not None
-        )
-
-    async def _evict_everywhere(self, engine_name: str, reason: str, still_wanted: Callable[[], bool]) -> bool:
-        freed = True
-        for shelf in list(self._shelves.values()):
-            if still_wanted():
-                return False
-            try:
-                freed &= await self._moves.evict(shelf, engine_name, reason)
-            except EngineError:
-                continue
+        freed = await self._retiring.retire(engine_name, reason, still_wanted, end_requests=end_requests)
+        await self._reports.caught_up()
         return freed
-
-    def _end_requests(self, engine_name: str) -> None:
-        """Once each: what they do on their way out is not disturbed again."""
-        for lease in self._leases.get(engine_name, ()):
-            if lease.task is not None and not lease.ended:
-                lease.ended = True
-                lease.task.cancel("the adapter's version was taken away")
 
     async def sweep(self, wanted: Callable[[], frozenset[str]], idle_s: float) -> None:
         """Free what no name leads to and nobody called for `idle_s`. A replica that does not answer is passed
         over."""
-        for shelf in list(self._shelves.values()):
-            for name in [name for name, entry in shelf.holdings.items() if entry.placed]:
-                entry = shelf.holdings.get(name)
-                if entry is None or name in wanted() or self._clock.monotonic() - entry.last_used < idle_s:
-                    continue
-                try:
-                    await self._moves.evict(shelf, name, "idle")
-                except EngineError:
-                    break
+        await self._retiring.sweep(wanted, idle_s)
 
     # --- replicas come and go ---
 
@@ -258,58 +256,16 @@ class AdapterManager:
             await self._moves.settle(old)
         shelf = Shelf(engine, await engine.capabilities())
         residents = await engine.residents()
-        self._carry_over(shelf)
-        await self._reconcile(shelf, residents, known(), frozenset(target.engine_name for target in first()))
+        self._leases.carry_over(shelf)
+        soon = frozenset(target.engine_name for target in first())
+        await reconcile(shelf, residents, known(), soon, self._clock.monotonic())
         self._shelves[engine.replica_id] = shelf
         try:
-            await self._stage_first(shelf, first)
+            await self._staging.first(shelf, first)
+            await self._refreshing.one(shelf)
         except BaseException:
             self._close(shelf)
             raise
-
-    def _carry_over(self, shelf: Shelf) -> None:
-        """Requests may have outlived the last time that the replica was in service, if its process did."""
-        for lease in [lease for leases in self._leases.values() for lease in leases]:
-            if lease.shelf.engine.replica_id == shelf.engine.replica_id:
-                entry = self._take(shelf, lease.entry.target)
-                self._let_go(lease.shelf, lease.entry)
-                lease.shelf, lease.entry = shelf, entry
-
-    async def _reconcile(
-        self, shelf: Shelf, residents: Iterable[Resident], known: Mapping[str, Target], soon: frozenset[str]
-    ) -> None:
-        """Put on the books what the engine holds, what is in use first, and free what is not known or does not
-        fit."""
-        leased = frozenset(shelf.holdings)
-        names = sorted(
-            {resident.engine_name for resident in residents}, key=lambda name: (name not in leased, name not in soon)
-        )
-        placed = 0
-        for name in names:
-            in_use = shelf.holdings.get(name)
-            target = known.get(name) if in_use is None else in_use.target
-            if target is None or placed >= shelf.capabilities.max_cpu_loras:
-                await shelf.engine.evict(name)
-                continue
-            # What is not wanted soon counts as long unused, so that it makes room.
-            entry = shelf.holding(target, self._clock.monotonic() if name in soon else 0.0)
-            entry.placed = entry.staged = True
-            placed += 1
-
-    async def _stage_first(self, shelf: Shelf, first: Callable[[], Iterable[Target]]) -> None:
-        """Until nothing new is wanted: names may come to lead elsewhere while this goes on."""
-        tried: set[str] = set()
-        while True:
-            soon = list(first())[: shelf.capabilities.max_cpu_loras]
-            target = next((target for target in (*self._held, *soon) if target.engine_name not in tried), None)
-            if target is None:
-                return
-            tried.add(target.engine_name)
-            try:
-                await self._stage_on(shelf, target)
-            except LoramuxError as error:
-                if isinstance(error, EngineError) and not isinstance(error, EngineRejected):
-                    raise
 
     def detach(self, replica_id: str) -> None:
         """The replica is gone; what it held is forgotten. Requests on it may go on to their end."""
@@ -320,10 +276,11 @@ class AdapterManager:
     def _close(self, shelf: Shelf) -> None:
         shelf.closed = True
         shelf.room.wake()
-        self._released.wake()
+        self._leases.released.wake()
         replica_id = shelf.engine.replica_id
         if self._shelves.get(replica_id) is shelf:
             del self._shelves[replica_id]
+            self._reports.forget(replica_id)
             self._closed.setdefault(replica_id, []).append(shelf)
 
     @property
@@ -334,19 +291,10 @@ class AdapterManager:
         """Raises `AssertionError` where the books contradict themselves."""
         for shelf in self._shelves.values():
             shelf.check_integrity()
-        for name, leases in self._leases.items():
-            assert leases, f"{name}: an empty set of leases"
+        self._leases.check_integrity()
 
     def _shelf(self, replica_id: str) -> Shelf:
         shelf = self._shelves.get(replica_id)
         if shelf is None:
             raise EngineUnavailable(f"Replica {replica_id!r} is not in service.", retry_after_s=1.0)
         return shelf
-
-
-async def _all_but_closed(work: Mapping[Shelf, Coroutine[Any, Any, None]]) -> None:
-    """Do it on all at once. What fails on a replica that left meanwhile does not count."""
-    results = await asyncio.gather(*work.values(), return_exceptions=True)
-    for shelf, result in zip(work, results, strict=True):
-        if isinstance(result, BaseException) and not (isinstance(result, EngineError) and shelf.closed):
-            raise result

@@ -39,6 +39,14 @@ class VersionState(StrEnum):
 _ARRIVING = frozenset({VersionState.PENDING, VersionState.FETCHING, VersionState.VALIDATING, VersionState.STAGING})
 
 
+class Sticky(StrEnum):
+    """What keeps a caller on one side of a canary where it sends no text of its own: nothing, so that each request
+    draws anew, or its API key."""
+
+    REQUEST = "request"
+    KEY = "key"
+
+
 class AdapterState(StrEnum):
     ACTIVE = "active"
     DELETING = "deleting"
@@ -139,8 +147,57 @@ def engine_name(adapter: str, digest: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryRule:
+    """When a canary ends by itself. Its limits hold over the last `window_s`, once `min_requests` were answered
+    within it. Errors are answers that the engine failed or broke off; times are from a request's end to the last
+    byte of its whole answer. None: no such limit, or no promotion.
+
+    `max_p95_ratio` is to the live version's p95 over the same window. `promote_after_s`: the canary becomes live
+    when it has been one for so long, and its limits hold.
+    """
+
+    window_s: float = 300.0
+    min_requests: int = 50
+    max_error_rate: float | None = None
+    max_p95_s: float | None = None
+    max_p95_ratio: float | None = None
+    promote_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryFigures:
+    """What both sides of a canary did within a rule's window. A p95 is None where nothing was answered whole."""
+
+    requests: int
+    errors: int
+    p95_s: float | None
+    live_requests: int
+    live_errors: int
+    live_p95_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryEnd:
+    """How a canary ended: it became live, or all requests went back to the live version. `by_rule` false: somebody
+    said so, and there are no `figures`."""
+
+    version: int
+    promoted: bool
+    by_rule: bool
+    reason: str
+    at: float
+    figures: CanaryFigures | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Adapter:
-    """A name that callers use. `live` is the number of the version that it serves, None before the first."""
+    """A name that callers use. `live` is the number of the version that it serves, None before the first;
+    `live_since` is when it became that, None where that is not known. `previous` was live before it, and is where a
+    rollback leads.
+
+    `canary_since` is when the canary began, or when the live version that it is compared with became live, if that
+    is later. `canary_end` tells of the last canary, until another one begins.
+    """
 
     name: str
     base: str
@@ -150,6 +207,12 @@ class Adapter:
     live: int | None = None
     canary: int | None = None
     canary_weight: float = 0.0
+    canary_sticky: Sticky = Sticky.REQUEST
+    canary_rule: CanaryRule | None = None
+    canary_since: float | None = None
+    canary_end: CanaryEnd | None = None
+    previous: int | None = None
+    live_since: float | None = None
     pin: Tier | None = None
 
 
@@ -218,11 +281,17 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The targets of a name: `canary` is taken for a share `weight` of the requests."""
+    """The targets of a name: `canary` is taken for a share `weight` of the requests; `sticky` says who keeps to one
+    side of it."""
 
     live: Target
     canary: Target | None = None
     weight: float = 0.0
+    sticky: Sticky = Sticky.REQUEST
+
+    def pick(self, draw: float) -> Target:
+        """`draw` in [0, 1) takes the canary where it is below its weight."""
+        return self.canary if self.canary is not None and draw < self.weight else self.live
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +321,14 @@ class Resident:
     size_bytes: int = 0
     pin: Tier | None = None
     recency: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that an engine said that it holds; `at` is when it said so."""
+
+    at: float
+    residents: tuple[Resident, ...]
 
 
 @dataclass(frozen=True, slots=True)

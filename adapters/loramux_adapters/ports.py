@@ -14,11 +14,14 @@ from loramux_adapters.model import (
     Alias,
     ApiKey,
     Artifact,
+    CanaryEnd,
+    CanaryRule,
     Capabilities,
     Failure,
     Operation,
     RegistryState,
     Resident,
+    Sticky,
     Tier,
     Version,
 )
@@ -135,7 +138,24 @@ class RegistryStore(Protocol):
         """Make `rollback_target` live and take the step back in the history: a second call goes back one more."""
         ...
 
-    def set_canary(self, adapter: str, number: int | None, weight: float, now: float) -> Adapter: ...
+    def set_canary(
+        self,
+        adapter: str,
+        number: int | None,
+        weight: float,
+        now: float,
+        *,
+        sticky: Sticky = Sticky.REQUEST,
+        rule: CanaryRule | None = None,
+    ) -> Adapter:
+        """Begin a canary, in the place of one that there is, or end it (`number` None). Raises what `promote` raises,
+        and `RequestInvalid` where no other version is live."""
+        ...
+
+    def end_canary(self, adapter: str, since: float, end: CanaryEnd, now: float) -> Adapter | None:
+        """End the canary of `end.version` whose `canary_since` is `since`, as `end` says. None, and no effect, where
+        it is another one by now, or none. Raises what `promote` raises."""
+        ...
 
     def set_pin(self, adapter: str, pin: Tier | None, now: float) -> Adapter: ...
 
@@ -200,9 +220,14 @@ LoadOutcome = Literal["ok", "failed"]
 class TierObserver(Protocol):
     """Hears of every move between tiers. Must not block or raise."""
 
-    def adapter_loaded(self, source: Tier, target: Tier, outcome: LoadOutcome, seconds: float) -> None: ...
+    def adapter_loaded(self, source: Tier, target: Tier, outcome: LoadOutcome, seconds: float) -> None:
+        """A move up: from remote to disk, from disk to host memory or on into a slot, from host memory into a slot.
+        `seconds` is how long it was under way, without the wait for room."""
+        ...
 
-    def adapter_evicted(self, tier: Tier, reason: str) -> None: ...
+    def adapter_evicted(self, tier: Tier, reason: str) -> None:
+        """Something left a slot (`gpu`) and stays in host memory, or left the engine (`cpu`)."""
+        ...
 
 
 class LoraEngine(Protocol):
@@ -233,9 +258,9 @@ class LoraEngine(Protocol):
         ...
 
     async def pin(self, engine_name: str, tier: Tier) -> None:
-        """The engine itself keeps it in `tier` (`cpu`, or `gpu` after moving it there) or above. At most `max_loras - 1`
-        are pinned in slots: raises `EngineRejected` beyond, and where the engine does not have it. No effect without
-        `staging`."""
+        """The engine itself keeps it in `tier` (`cpu`, or `gpu` after moving it there) or above. At most
+        `max_loras - 1` are pinned in slots: raises `EngineRejected` beyond, and where the engine does not have it. No
+        effect without `staging`."""
         ...
 
     async def unpin(self, engine_name: str) -> None:

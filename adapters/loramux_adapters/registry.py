@@ -3,13 +3,14 @@
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Concatenate, ParamSpec, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from loramux_adapters.errors import NameTaken, RequestInvalid, StorageError, VersionNotFound
 from loramux_adapters.events import EventLog
-from loramux_adapters.model import Adapter, Alias, Operation, Target, Tier, Version
+from loramux_adapters.model import Adapter, Alias, CanaryEnd, CanaryRule, Operation, Sticky, Target, Tier, Version
 from loramux_adapters.names import check_adapter_name
 from loramux_adapters.ports import ArtifactSource, Clock, RegistryStore
 from loramux_adapters.snapshot import Snapshot, build, sticky_draw
@@ -51,10 +52,15 @@ class Registry:
         """`listener` hears of each new snapshot, in the event loop, before the change is acknowledged."""
         self._published.append(listener)
 
-    def resolve(self, model: str, sticky: str | None = None) -> Target:
+    def resolve(self, model: str, sticky: str | None = None, key_id: str | None = None) -> Target:
         """`relay.ports.Names`. Raises `ModelNotFound`."""
-        draw = random.random() if sticky is None else sticky_draw(sticky, model)
-        return self.snapshot.resolve(model, draw)
+        split = self.snapshot.names.get(model)
+        if split is not None and split.canary is not None:
+            caller = key_id if sticky is None and split.sticky is Sticky.KEY else sticky
+            # By the adapter's name, so that an alias gives the same side.
+            draw = random.random() if caller is None else sticky_draw(caller, split.live.adapter)
+            return split.pick(draw)
+        return self.snapshot.resolve(model, 1.0)
 
     def source_of(self, target: Target) -> str:
         """Where the target's version came from. Raises `VersionNotFound`."""
@@ -145,9 +151,25 @@ class Registry:
         self._events.publish("version.rolled_back", name, adapter.live)
         return adapter
 
-    async def set_canary(self, name: str, number: int | None, weight: float) -> Adapter:
-        adapter = await self.change(self.store.set_canary, name, number, weight, self._clock.now())
+    async def set_canary(
+        self, name: str, number: int | None, weight: float, sticky: Sticky, rule: CanaryRule | None
+    ) -> Adapter:
+        adapter = await self.change(
+            self.store.set_canary, name, number, weight, self._clock.now(), sticky=sticky, rule=rule
+        )
         self._events.publish("canary.changed", name, number, weight=weight)
+        return adapter
+
+    async def end_canary(self, name: str, since: float, end: CanaryEnd) -> Adapter | None:
+        """As a canary's rule says. None where that canary, which began at `since`, is none any more."""
+        adapter = await self.change(self.store.end_canary, name, since, end, self._clock.now())
+        if adapter is not None:
+            told = {"reason": end.reason, **(asdict(end.figures) if end.figures else {})}
+            if end.promoted:
+                self._events.publish("version.promoted", name, end.version)
+                self._events.publish("canary.promoted", name, end.version, **told)
+            else:
+                self._events.publish("canary.rolled_back", name, end.version, **told)
         return adapter
 
     async def set_pin(self, name: str, pin: Tier | None) -> Adapter:

@@ -19,23 +19,38 @@ from loramux_adapters.model import (
 
 
 @dataclass(frozen=True, slots=True)
+class Previous:
+    """Where a rollback of an adapter leads; `moved_at` is when its live pointer moved last, in Unix seconds."""
+
+    target: Target
+    moved_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """`names` holds every adapter and alias that answers. `wanted` are the targets that names lead to, by engine
-    name; `pinned` those among them that may not leave host memory."""
+    name; `pins` has the tier below which some of them may not fall in the engines. `previous` are those where a
+    rollback leads."""
 
     generation: int
     base: Target
     state: RegistryState
     names: Mapping[str, Split] = field(default_factory=dict)
     wanted: Mapping[str, Target] = field(default_factory=dict)
-    pinned: frozenset[str] = frozenset()
+    pins: Mapping[str, Tier] = field(default_factory=dict)
+    previous: tuple[Previous, ...] = ()
+
+    @property
+    def pinned(self) -> frozenset[str]:
+        """Those of `wanted` that may not leave host memory."""
+        return frozenset(self.pins)
 
     def resolve(self, model: str, draw: float) -> Target:
         """The target of `model`: a base, an adapter, an alias, or `adapter@number`. `draw` in [0, 1) takes the
         canary where it is below its weight. Raises `ModelNotFound`."""
         split = self.names.get(model)
         if split is not None:
-            return split.canary if split.canary is not None and draw < split.weight else split.live
+            return split.pick(draw)
         if model == self.base.adapter:
             return self.base
         target = self._numbered(model)
@@ -52,6 +67,10 @@ class Snapshot:
         if adapter is None or adapter.state is not AdapterState.ACTIVE:
             return None
         return target_of(version)
+
+    def kept(self, since: float) -> frozenset[Target]:
+        """Where rollbacks lead of adapters whose live pointer moved after `since`."""
+        return frozenset(previous.target for previous in self.previous if previous.moved_at > since)
 
     @property
     def protected_digests(self) -> frozenset[str]:
@@ -95,18 +114,24 @@ def build(state: RegistryState, base_name: str) -> Snapshot:
         for target in (split.live, split.canary)
         if target is not None
     }
-    pinned = frozenset(
-        split.live.engine_name
+    pins = {
+        split.live.engine_name: pin
         for name, split in names.items()
-        if name in state.adapters and state.adapters[name].pin in (Tier.GPU, Tier.CPU)
-    )
+        if name in state.adapters and (pin := state.adapters[name].pin) in (Tier.GPU, Tier.CPU)
+    }
     return Snapshot(
         generation=state.generation,
         base=Target(adapter=base_name, engine_name=base_name),
         state=state,
         names=names,
         wanted=wanted,
-        pinned=pinned,
+        pins=pins,
+        previous=tuple(
+            Previous(target, adapter.live_since)
+            for adapter in state.adapters.values()
+            if adapter.previous is not None and adapter.live_since is not None
+            if (target := target_of(state.versions.get((adapter.name, adapter.previous)))) is not None
+        ),
     )
 
 
@@ -119,10 +144,10 @@ def _split(adapter: Adapter, state: RegistryState) -> Split | None:
     canary = None
     if adapter.canary is not None:
         canary = target_of(state.versions.get((adapter.name, adapter.canary)))
-    return Split(live, canary, adapter.canary_weight if canary else 0.0)
+    return Split(live, canary, adapter.canary_weight if canary else 0.0, adapter.canary_sticky)
 
 
 def sticky_draw(sticky: str, adapter: str) -> float:
-    """The same number in [0, 1) for the same caller's key and adapter, evenly spread over keys."""
+    """The same number in [0, 1) for the same text and adapter, in every process, evenly spread over texts."""
     digest = hashlib.blake2b(f"{adapter}\0{sticky}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest) >> 11) / 2**53  # what a float holds exactly, so that 1.0 does not come out

@@ -1,14 +1,12 @@
 """One run, from a scenario to a directory of results: starts the load process, follows it, and knows how it ended."""
 
 import shutil
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from loramux_bench.errors import BenchError, EndpointError, ResultsError
+from loramux_bench.interrupts import termination_interrupts
 from loramux_bench.process import LoadProcess
 from loramux_bench.record import RequestRecord, decode_all
 from loramux_bench.run_dir import RunDir, RunInfo
@@ -52,7 +50,7 @@ def launch(scenario: Scenario, results: Path, *, processes: int = 1, view: View 
     tail = _Tail(run)
     viewer = view or Blind()
     interrupted = False
-    with _termination_interrupts(), LoadProcess(scenario, run, processes=processes) as process:
+    with termination_interrupts(), LoadProcess(scenario, run, processes=processes) as process:
         try:
             while not process.ended(_LOOK_EVERY_S):
                 _look(run, tail, viewer)
@@ -77,19 +75,6 @@ def launch(scenario: Scenario, results: Path, *, processes: int = 1, view: View 
     if info.outcome == "failed":
         raise EndpointError(info.failure)
     return run
-
-
-@contextmanager
-def _termination_interrupts() -> Iterator[None]:
-    """SIGTERM, as pipelines send it to end a job, is as Ctrl-C. Only a process's main thread may set that."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _look(run: RunDir, tail: "_Tail", view: View) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -19,8 +20,8 @@ from loramux_adapters.clock import SystemClock
 from loramux_adapters.events import EventLog
 from loramux_adapters.library import Library
 from loramux_adapters.lifecycle import Lifecycle
-from loramux_adapters.manager import AdapterManager
-from loramux_adapters.model import Capabilities
+from loramux_adapters.manager import AdapterManager, TierPolicy
+from loramux_adapters.model import Capabilities, Tier
 from loramux_adapters.pointers import Pointers
 from loramux_adapters.ports import ArtifactSource, Clock
 from loramux_adapters.progress import ProgressBoard
@@ -34,6 +35,7 @@ from loramux_serving.auth.admin_key import open_admin_key
 from loramux_serving.auth.key_desk import KeyDesk
 from loramux_serving.auth.keyring import KeyRing
 from loramux_serving.base.default import TOOL_CALL_PARSER as DEFAULT_TOOL_CALL_PARSER
+from loramux_serving.canary_watch import CanaryWatch
 from loramux_serving.engine.client import VllmEngine
 from loramux_serving.engine.fleet import Fleet
 from loramux_serving.engine.host import Host, child, elsewhere
@@ -62,7 +64,6 @@ def build(settings: Settings, base_dir: Path, base_name: str, database: Database
     metrics = Metrics(
         CollectorRegistry(), max_adapters=settings.metrics.max_adapters, version=__version__, base=base_name
     )
-    usage = UsageLedger(clock, then=metrics)
 
     source = _sources(settings.artifacts, home)
     registry = Registry(SqlRegistryStore(database), source, clock, events, base_name=base_name)
@@ -74,20 +75,29 @@ def build(settings: Settings, base_dir: Path, base_name: str, database: Database
             reserve_bytes=settings.artifacts.disk_reserve_bytes,
         ),
         describe_base(base_dir, base_name, settings.engine.max_lora_rank),
-        protected=lambda: registry.snapshot.protected_digests | manager.in_engines(),
+        protected=lambda: registry.snapshot.protected_digests | manager.in_engines() | pointers.kept_digests(),
         source_of=registry.source_of,
+        give_way=lambda: pointers.give_way(),
         check_finite=settings.artifacts.check_finite,
         workers=settings.artifacts.fetch_workers,
+        refetched=partial(metrics.adapter_loaded, Tier.REMOTE, Tier.DISK),
     )
     manager = AdapterManager(
         library.locate,
-        lambda: registry.snapshot.pinned,
+        lambda: registry.snapshot.pins,
         clock,
         metrics,
         room_timeout_s=settings.admission.queue_timeout_s,
         drain_timeout_s=settings.registry.drain_timeout_s,
+        policy=TierPolicy(
+            demand_half_life_s=settings.tiers.demand_half_life_s,
+            inline_activation_bytes=settings.tiers.inline_activation_bytes,
+            prefetch_concurrency=settings.tiers.prefetch_concurrency,
+        ),
     )
-    pointers = Pointers(registry, manager, library, events)
+    pointers = Pointers(registry, manager, library, events, clock, keep_previous_s=settings.registry.keep_previous_s)
+    canaries = CanaryWatch(registry, pointers, clock, then=metrics)
+    usage = UsageLedger(clock, then=canaries)
     lifecycle = Lifecycle(registry, manager, library, pointers, ProgressBoard(), events, clock, metrics)
 
     http = httpx.AsyncClient(
@@ -96,8 +106,8 @@ def build(settings: Settings, base_dir: Path, base_name: str, database: Database
         trust_env=False,  # a proxy of the environment is not for engines
     )
     replicas = _replicas(settings, clock)
-    fleet = Fleet(replicas, manager.staged_on)
-    admission = FairAdmission(settings.admission, clock, ready_replicas=fleet.count_ready)
+    fleet = Fleet(replicas, manager.tiers_on, slots=settings.engine.max_loras)
+    admission = FairAdmission(settings.admission, clock, ready_replicas=fleet.count_ready, slots=fleet.slots)
     for replica in replicas:
         replica.when_ready(admission.capacity_changed)
     relay = Relay(settings.relay, keyring, registry, admission, fleet, manager, usage)
@@ -146,6 +156,7 @@ def build(settings: Settings, base_dir: Path, base_name: str, database: Database
         key_desk=KeyDesk(key_store, keyring, clock),
         metrics=metrics,
         usage=usage,
+        canaries=canaries,
     )
     gateway = Gateway(services, supervisors)
     return services, gateway

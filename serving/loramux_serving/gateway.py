@@ -45,6 +45,10 @@ class Gateway:
             stack.push_async_callback(services.lifecycle.close)
             await services.lifecycle.resume()
             await stack.enter_async_context(_task(self._sweep(), "sweep"))
+            await stack.enter_async_context(_task(self._ask_engines(), "reports"))
+            if services.settings.tiers.prefetch_interval_s > 0:
+                await stack.enter_async_context(_task(self._prefetch(), "prefetch"))
+            await stack.enter_async_context(_task(services.canaries.run(), "canaries"))
             yield
 
     async def attach(self, engine: LoraEngine) -> None:
@@ -63,16 +67,17 @@ class Gateway:
         self._services.events.publish("replica.lost", replica=replica_id)
 
     def _first(self, snapshot: Snapshot, on_disk: Collection[str]) -> tuple[Target, ...]:
-        """What a replica stages before it takes requests: all that is pinned, then as many of those changed last as
-        fit beside it, if they are on disk."""
-        pinned = [snapshot.wanted[name] for name in snapshot.pinned]
-        lately = sorted(
-            (target for name, target in snapshot.wanted.items() if name not in snapshot.pinned),
-            key=lambda target: snapshot.state.adapters[target.adapter].updated_at,
+        """What a replica stages before it takes requests: all that is pinned, then as many as fit beside it in slots,
+        if they are on disk: those in highest demand, and then those changed last."""
+        manager = self._services.manager
+        pinned = [snapshot.wanted[name] for name in snapshot.pins]
+        likely = sorted(
+            (target for name, target in snapshot.wanted.items() if name not in snapshot.pins),
+            key=lambda target: (manager.demand(target.engine_name), snapshot.state.adapters[target.adapter].updated_at),
             reverse=True,
         )
         room = max(0, self._services.settings.engine.max_loras - len(pinned))
-        return (*pinned, *[target for target in lately if target.digest in on_disk][:room])
+        return (*pinned, *[target for target in likely if target.digest in on_disk][:room])
 
     def _awaited_uploads(self) -> set[str]:
         versions = self._services.registry.snapshot.state.versions.values()
@@ -80,7 +85,10 @@ class Gateway:
 
     def _published(self, snapshot: Snapshot) -> None:
         adapters = snapshot.state.adapters
-        self._services.metrics.live_versions({name: adapter.live for name, adapter in adapters.items()})
+        self._services.metrics.live_versions(
+            {name: adapter.live for name, adapter in adapters.items()},
+            {name: adapter.canary for name, adapter in adapters.items() if adapter.canary is not None},
+        )
         self._services.usage.keep(adapters.keys() | {snapshot.base.adapter})
 
     def _scraped(self) -> None:
@@ -101,9 +109,21 @@ class Gateway:
         while True:
             await asyncio.sleep(max(idle_s / 2, 1.0))
             try:
-                await services.manager.sweep(lambda: frozenset(services.registry.snapshot.wanted), idle_s)
+                await services.manager.sweep(services.pointers.needed, idle_s)
             except LoramuxError as error:
                 _log.warning("sweep failed", code=error.code, reason=error.message)
+
+    async def _ask_engines(self) -> None:
+        """Keep what is shown of the tiers, and the pins in the engines, up to date."""
+        while True:
+            await asyncio.sleep(self._services.settings.tiers.report_interval_s)
+            self._services.manager.refresh_soon()
+
+    async def _prefetch(self) -> None:
+        services = self._services
+        while True:
+            await asyncio.sleep(services.settings.tiers.prefetch_interval_s)
+            services.manager.prefetch_by_demand(services.registry.snapshot.wanted)
 
 
 def _targets(snapshot: Snapshot) -> list[Target]:

@@ -3,30 +3,60 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from loramux_adapters.model import Tier
+
+SPREAD_FACTOR = 2.0
+SPREAD_MARGIN = 8
+"""A replica with more outstanding requests than this many times those of the least busy, and so many more, is busy: the
+target is rather loaded elsewhere too."""
+
+_RANK = {Tier.GPU: 0, Tier.CPU: 1}
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A replica as routing sees it. `resident`: its engine holds the target, or the target is the base."""
+    """A replica as routing sees it. `tier` is where the target's weights are there: `GPU` in a slot (so is the base
+    everywhere), `CPU` in host memory, None or less where they would have to be loaded. `adapters` is how many others
+    have requests there, and `slots` how many adapters can have some at a time."""
 
     id: str
     ready: bool
-    resident: bool
+    tier: Tier | None
     outstanding: int
+    adapters: int = 0
+    slots: int = 1
+
+    @property
+    def crowded(self) -> bool:
+        """The target would have to wait until another adapter has nothing to do there."""
+        return self.adapters >= self.slots
 
 
 def choose(candidates: Sequence[Candidate], *, avoid: Collection[str] = (), turn: int = 0) -> str | None:
     """The id of the best candidate, or None where none is ready.
 
-    One that is not in `avoid` before one that is, one that holds the target before one that does not, then the one
-    with the fewest outstanding requests; between equals `turn`, a number that grows with each call, goes round.
+    One that is not in `avoid` before one that is, one that has room for the target before one that is crowded, one
+    that is not busy before one that is (see `SPREAD_FACTOR`), then the one that has the target in the better tier. A
+    target in no slot goes where the fewest adapters run. Then the fewest outstanding requests; between equals `turn`,
+    a number that grows with each call, goes round.
     """
     ready = [candidate for candidate in candidates if candidate.ready]
-    if not ready:
-        return None
-    best = min(_order(candidate, avoid) for candidate in ready)
-    equals = [candidate for candidate in ready if _order(candidate, avoid) == best]
+    if len(ready) < 2:
+        return ready[0].id if ready else None
+    usable = [candidate.outstanding for candidate in ready if candidate.id not in avoid and not candidate.crowded]
+    busy_above = SPREAD_FACTOR * min(usable, default=0) + SPREAD_MARGIN
+    ranks = [_rank(candidate, avoid, busy_above) for candidate in ready]
+    best = min(ranks)
+    equals = [candidate for candidate, rank in zip(ready, ranks, strict=True) if rank == best]
     return equals[turn % len(equals)].id
 
 
-def _order(candidate: Candidate, avoid: Collection[str]) -> tuple[bool, bool, int]:
-    return candidate.id in avoid, not candidate.resident, candidate.outstanding
+def _rank(candidate: Candidate, avoid: Collection[str], busy_above: float) -> tuple[bool, bool, bool, int, int, int]:
+    return (
+        candidate.id in avoid,
+        candidate.crowded,
+        candidate.outstanding > busy_above,
+        2 if candidate.tier is None else _RANK.get(candidate.tier, 2),
+        0 if candidate.tier is Tier.GPU else candidate.adapters,
+        candidate.outstanding,
+    )

@@ -14,6 +14,7 @@ from loramux_adapters.registry import Registry
 from loramux_serving.admission.fair_admission import FairAdmission
 from loramux_serving.auth.key_desk import KeyDesk
 from loramux_serving.auth.keyring import KeyRing
+from loramux_serving.canary_watch import CanaryWatch
 from loramux_serving.engine.fleet import Fleet
 from loramux_serving.relay.handler import Relay
 from loramux_serving.settings import Settings
@@ -41,3 +42,4 @@ class Services:
     key_desk: KeyDesk
     metrics: Metrics
     usage: UsageLedger
+    canaries: CanaryWatch

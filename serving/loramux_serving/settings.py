@@ -70,6 +70,16 @@ class EngineSettings(_Section):
     tool_call_parser: str = ""
     """How the base writes tool calls, by vLLM's name of the parser. Empty: `hermes` for the embedded default, else
     callers can not let the model choose tools."""
+    staging: bool = True
+    """Read adapters beside the engine's step loop, and fill slots a little at a time. False: vLLM loads them its own
+    way, and every stream waits while it does."""
+    staging_workers: int = Field(1, ge=1, le=16)
+    """Adapters that are read into host memory at a time, for each replica; each takes memory for one adapter."""
+    staging_niceness: int = Field(10, ge=0, le=19)
+    """How far the process that reads adapters stands back from the engine: 0 not at all, 19 as far as can be. On a
+    machine with idle cores it makes no difference."""
+    cpu_lora_kernels: bool = True
+    """Compute LoRA with loramux's own code instead of vLLM's (`cpu` only): the same within rounding, and faster."""
     extra_args: list[str] = Field(default_factory=list)
     """Further arguments for vLLM's API server, passed as they are."""
     extra_env: dict[str, str] = Field(default_factory=dict)
@@ -86,6 +96,12 @@ class EngineSettings(_Section):
     """Pause between health checks of a ready engine."""
     load_timeout_s: float = Field(60.0, gt=0)
     """Longest time for the engine to load one adapter."""
+
+    @field_validator("max_lora_rank", mode="before")
+    @classmethod
+    def _rank_of_text(cls, value: object) -> object:
+        """The environment has text, and a choice of numbers takes none."""
+        return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
 
     @field_validator("urls")
     @classmethod
@@ -138,6 +154,9 @@ class RegistrySettings(_Section):
     """Longest wait for requests on a version that is being deleted; then they are ended."""
     idle_evict_s: float = Field(60.0, ge=0)
     """A version that is not live, but was called by its number, leaves the engine after this idle time."""
+    keep_previous_s: float = Field(600.0, ge=0)
+    """How long the version that was live before stays in the engines and on disk, so that a rollback waits for nothing.
+    It leaves earlier where its room is needed. 0: at once."""
 
 
 class RelaySettings(_Section):
@@ -176,6 +195,8 @@ class AdmissionSettings(_Section):
     """Most requests at the engines of one replica at a time; the rest queue."""
     max_concurrent_per_adapter: int = Field(128, ge=1)
     """Most requests of one adapter at the engines at a time."""
+    slot_turn_s: float = Field(2.0, gt=0)
+    """How long an adapter goes on beginning requests in its GPU slot while others wait for one."""
     max_queue: int = Field(2048, ge=0)
     """Most requests that wait, in all."""
     max_queue_per_adapter: int = Field(512, ge=0)
@@ -190,6 +211,22 @@ class AdmissionSettings(_Section):
     """Requests a minute of one adapter. 0: no limit."""
     adapter_tokens_per_minute: int = Field(0, ge=0)
     """Prompt and answer tokens a minute of one adapter. 0: no limit."""
+
+
+class TierSettings(_Section):
+    """When adapters move between GPU slots, host memory and disk."""
+
+    demand_half_life_s: float = Field(60.0, gt=0)
+    """After this time a request counts half as much towards its adapter's demand, which decides what stays."""
+    inline_activation_bytes: int = Field(4 * MIB, ge=0)
+    """Largest adapter that the engine moves from host memory into a slot within a step, which all running requests wait
+    for; larger ones are moved there beside the steps, before their request goes."""
+    prefetch_interval_s: float = Field(1.0, ge=0)
+    """Pause between looks for adapters in demand that could move up ahead of need. 0: never."""
+    prefetch_concurrency: int = Field(2, ge=1, le=64)
+    """Adapters that move up ahead of need at a time."""
+    report_interval_s: float = Field(2.0, gt=0)
+    """Pause between asking each engine what it holds, for metrics and the API."""
 
 
 class MetricsSettings(_Section):
@@ -239,6 +276,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings = RegistrySettings()
     relay: RelaySettings = RelaySettings()
     admission: AdmissionSettings = AdmissionSettings()
+    tiers: TierSettings = TierSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 

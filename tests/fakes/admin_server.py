@@ -31,7 +31,7 @@ def version(number: int, **changed: Any) -> views.VersionView:
         "modules": ["q_proj", "v_proj"],
         "dtype": "F32",
         "warnings": [],
-        "tiers": {"engine-0": "gpu", "engine-1": "gpu"},
+        "tiers": {"engine-0": "gpu", "engine-1": "disk"},
         "created_at": 1.7e9,
         "ready_at": 1.7e9,
     }
@@ -48,7 +48,13 @@ def adapter(name: str, **changed: Any) -> views.AdapterView:
         "canary": None,
         "aliases": [],
         "pin": None,
-        "tiers": {"engine-0": "gpu", "engine-1": "gpu"},
+        "tiers": {"engine-0": "gpu", "engine-1": "disk"},
+        "residency": {
+            "engine-0": views.ResidencyView(tier="gpu", bytes=3 * 1024 * 1024, pin="gpu", age_s=0.4),
+            "engine-1": views.ResidencyView(tier="disk", bytes=None, pin=None, age_s=1.2),
+        },
+        "running": 2,
+        "queued": 1,
         "requests": 7,
         "last_used_at": None,
         "created_at": 1.7e9,
@@ -70,6 +76,7 @@ class AdminServer:
         self.last: Any = None
         self.upload = b""
         self.events = b""
+        self.metrics = ""
         self.headers: httpx.Headers = httpx.Headers()
 
     @property
@@ -83,6 +90,8 @@ class AdminServer:
         if request.headers.get("authorization") != f"Bearer {KEY}":
             return _error(401, "unauthenticated", "The key is not known here.")
         path = request.url.raw_path.decode().partition("?")[0]
+        if path == "/metrics":
+            return httpx.Response(200, text=self.metrics)
         if path.startswith("/v1/"):
             return self._inference(path, body)
         parts = [unquote(part) for part in path.removeprefix("/admin/v1/").split("/")]
@@ -126,7 +135,14 @@ class AdminServer:
         elif call == "canary":
             asked = self._hear(views.Canary, body)
             changed["canary"] = (
-                None if asked.version is None else views.CanaryView(version=asked.version, weight=asked.weight)
+                None
+                if asked.version is None
+                else views.CanaryView(
+                    version=asked.version,
+                    weight=asked.weight,
+                    sticky=asked.sticky,
+                    rule=None if asked.rule is None else views.RuleView(**asked.rule.model_dump()),
+                )
             )
         elif call == "pin":
             changed = {"pin": self._hear(views.Pin, body).tier}
@@ -196,7 +212,19 @@ class AdminServer:
             restarts=1,
             since=1.7e9,
             capabilities=None,
+            staging=True,
+            slots=views.OccupancyView(used=1, total=8, pinned=1),
+            host=views.HostView(used=2, total=32, pinned=1, bytes=5 * 1024 * 1024),
+            report_age_s=0.4,
             adapters={"pirate@abababababab": "gpu", "other@cdcdcdcdcdcd": "cpu"},
+            residents=[
+                views.ResidentView(
+                    engine_name="pirate@abababababab", adapter="pirate", tier="gpu", bytes=3 * 1024 * 1024, pin="gpu"
+                ),
+                views.ResidentView(
+                    engine_name="other@cdcdcdcdcdcd", adapter=None, tier="cpu", bytes=2 * 1024 * 1024, pin=None
+                ),
+            ],
         )
         return _said(view) if replica else httpx.Response(200, json={"replicas": [view.model_dump()]})
 

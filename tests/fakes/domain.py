@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from loramux_adapters.events import EventLog
 from loramux_adapters.library import Library
 from loramux_adapters.lifecycle import Lifecycle
 from loramux_adapters.manager import AdapterManager
-from loramux_adapters.model import Capabilities, Operation, Tier
+from loramux_adapters.model import Capabilities, Operation, Target, Tier
 from loramux_adapters.pointers import Pointers
 from loramux_adapters.ports import RegistryStore
 from loramux_adapters.progress import ProgressBoard
 from loramux_adapters.registry import Registry
+from loramux_adapters.snapshot import target_of
 from loramux_adapters.store.database import Database
 from loramux_adapters.store.registry import SqlRegistryStore
 from tests.fakes.adapter_files import tiny_base, write_adapter
@@ -81,6 +83,8 @@ class Domain:
         crash_at: int | None = None,
         crash_after: bool = False,
         recovers: bool = False,
+        keep_previous_s: float = 0.0,
+        disk_bytes: int = 2**26,
     ) -> None:
         for name in ("sources", "uploads"):
             (home / name).mkdir(parents=True, exist_ok=True)
@@ -94,26 +98,37 @@ class Domain:
         source = Sources(
             {"file": LocalSource([home / "sources"], LIMITS), "upload": UploadSource(home / "uploads", LIMITS)}
         )
-        self.disk = DiskStore(home / "artifacts", capacity_bytes=2**26)
+        self.disk = DiskStore(home / "artifacts", capacity_bytes=disk_bytes)
         self.registry = Registry(self.store, source, self.clock, self.events, base_name=BASE.name)
         self.library = Library(
             source,
             self.disk,
             BASE,
-            protected=lambda: self.registry.snapshot.protected_digests | self.manager.in_engines(),
+            protected=lambda: (
+                self.registry.snapshot.protected_digests | self.manager.in_engines() | self.pointers.kept_digests()
+            ),
             source_of=self.registry.source_of,
+            give_way=lambda: self.pointers.give_way(),
             check_finite=True,
             workers=2,
+            refetched=partial(self.observer.adapter_loaded, Tier.REMOTE, Tier.DISK),
         )
         self.manager = AdapterManager(
             self.library.locate,
-            lambda: self.registry.snapshot.pinned,
+            lambda: self.registry.snapshot.pins,
             self.clock,
             self.observer,
             room_timeout_s=5.0,
             drain_timeout_s=5.0,
         )
-        self.pointers = Pointers(self.registry, self.manager, self.library, self.events)
+        self.pointers = Pointers(
+            self.registry,
+            self.manager,
+            self.library,
+            self.events,
+            self.clock,
+            keep_previous_s=keep_previous_s,
+        )
         self.lifecycle = Lifecycle(
             self.registry,
             self.manager,
@@ -134,9 +149,15 @@ class Domain:
     async def attach(self, engine: FakeEngine) -> None:
         await self.manager.attach(
             engine,
-            known=lambda: self.registry.snapshot.wanted,
+            known=self._known,
             first=lambda: tuple(self.registry.snapshot.wanted.values()),
         )
+
+    def _known(self) -> Mapping[str, Target]:
+        """Every version that can answer, as the gateway tells it."""
+        snapshot = self.registry.snapshot
+        ready = (target_of(version) for version in snapshot.state.versions.values())
+        return {target.engine_name: target for target in ready if target is not None} | dict(snapshot.wanted)
 
     async def close(self) -> None:
         await self.lifecycle.close()

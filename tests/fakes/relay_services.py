@@ -35,9 +35,11 @@ class FakeAuthenticator:
 class FakeNames:
     targets: dict[str, Target] = field(default_factory=lambda: {"base": BASE, "shop": SHOP, "store": SHOP})
     sticky: list[str | None] = field(default_factory=list)
+    key_ids: list[str | None] = field(default_factory=list)
 
-    def resolve(self, model: str, sticky: str | None = None) -> Target:
+    def resolve(self, model: str, sticky: str | None = None, key_id: str | None = None) -> Target:
         self.sticky.append(sticky)
+        self.key_ids.append(key_id)
         if model not in self.targets:
             raise ModelNotFound(f"There is no model {model!r}.", details={"param": "model"})
         return self.targets[model]
@@ -60,19 +62,29 @@ class FakeAdmitted:
 
 @dataclass
 class FakeAdmission:
-    """`gate` set: requests pass. `error`: what entering raises."""
+    """`gate` set: requests pass. `error`: what entering raises. `slots` are those that were asked for."""
 
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
     inside: int = 0
     waiting: int = 0
     places: list[FakeAdmitted] = field(default_factory=list)
+    slots: list[str | None] = field(default_factory=list)
 
     @asynccontextmanager
-    async def admit(self, principal: Principal, adapter: str) -> AsyncIterator[FakeAdmitted]:
+    async def admit(
+        self,
+        principal: Principal,
+        adapter: str,
+        slot: str | None = None,
+        soon: Callable[[], object] | None = None,
+    ) -> AsyncIterator[FakeAdmitted]:
         if self.error is not None:
             raise self.error
+        self.slots.append(slot)
         self.waiting += 1
+        if soon is not None and not self.gate.is_set():
+            soon()
         try:
             await self.gate.wait()
         finally:
@@ -93,14 +105,6 @@ class FakeReplica:
     outstanding: int = 0
     suspected: int = 0
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        self.outstanding += 1
-        try:
-            yield
-        finally:
-            self.outstanding -= 1
-
     def suspect(self) -> None:
         self.suspected += 1
 
@@ -114,6 +118,15 @@ class FakeFleet:
             raise EngineUnavailable("No engine is ready.", retry_after_s=2.5)
         return min(self.replicas, key=lambda replica: replica.id in avoid)
 
+    @contextmanager
+    def request(self, target: Target, replica_id: str) -> Iterator[None]:
+        replica = next(replica for replica in self.replicas if replica.id == replica_id)
+        replica.outstanding += 1
+        try:
+            yield
+        finally:
+            replica.outstanding -= 1
+
 
 @dataclass
 class FakeLeases:
@@ -123,12 +136,16 @@ class FakeLeases:
     cold: set[str] = field(default_factory=set)
     """Engine names that must be staged before they can be leased at once."""
     lost_names: list[str] = field(default_factory=list)
+    foreseen: list[tuple[str, str]] = field(default_factory=list)
 
     def staged(self, target: Target, replica_id: str) -> bool:
         return target.engine_name not in self.cold
 
     async def stage(self, target: Target, replica_id: str) -> None:
         self.cold.discard(target.engine_name)
+
+    def foresee(self, target: Target, replica_id: str) -> None:
+        self.foreseen.append((target.engine_name, replica_id))
 
     def lost(self, target: Target, replica_id: str) -> None:
         self.lost_names.append(target.engine_name)

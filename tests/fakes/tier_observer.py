@@ -17,3 +17,7 @@ class FakeObserver:
 
     def adapter_evicted(self, tier: Tier, reason: str) -> None:
         self.evictions.append((tier, reason))
+
+    def left(self, tier: Tier) -> list[str]:
+        """Why something left the tier, each time."""
+        return [reason for left, reason in self.evictions if left is tier]

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import boto3
 import httpx
@@ -83,13 +84,18 @@ def engine_name(directory: Path, adapter: str) -> str:
     return f"{adapter}@{digest_of(directory / CONFIG, directory / WEIGHTS)[:12]}"
 
 
+def held_by(engine: str) -> dict[str, dict[str, Any]]:
+    """By engine name, what the engine itself lists."""
+    return {each["name"]: each for each in httpx.get(f"{engine}/loramux/v1/adapters").json()}
+
+
 def code(answer: httpx.Response) -> str:
     error = answer.json()["error"]
     assert error.keys() == {"code", "message", "retryable", "details"}
     return str(error["code"])
 
 
-def test_add_describe_update_rollback_delete(gateway: GatewayProcess, sources: Path) -> None:
+def test_add_describe_update_rollback_delete(gateway: GatewayProcess, engine: str, sources: Path) -> None:
     added = add(gateway, "story", sources / "one")
     assert added.status_code == 201
     assert added.json()["live"] == 1
@@ -98,14 +104,18 @@ def test_add_describe_update_rollback_delete(gateway: GatewayProcess, sources: P
     assert version["rank"] == 8
     assert version["bytes"] > 0
     assert set(version["modules"]) == {"q_proj", "k_proj", "v_proj", "o_proj"}
-    assert version["tiers"] == {"engine-0": "cpu"}
+    held = held_by(engine)[version["engine_name"]]
+    assert version["tiers"] == {"engine-0": held["tier"]}
+    residency = added.json()["residency"]["engine-0"]
+    assert (residency["tier"], residency["bytes"], residency["pin"]) == (held["tier"], held["bytes"], None)
+    assert 0 <= residency["age_s"] < 60
 
     updated = gateway.admin(
         "POST", "/adapters/story/versions", json={"source": str(sources / "two"), "promote": False, "wait": True}
     )
     assert updated.json()["live"] == 1
     canary = gateway.admin("POST", "/adapters/story/canary", json={"version": 2, "weight": 0.25}).json()
-    assert canary["canary"] == {"version": 2, "weight": 0.25}
+    assert (canary["canary"]["version"], canary["canary"]["weight"]) == (2, 0.25)
     promoted = gateway.admin("POST", "/adapters/story/promote", json={"version": 2}).json()
     assert promoted["live"] == 2
     assert promoted["canary"] is None
@@ -275,8 +285,13 @@ def test_pages_and_filters(gateway: GatewayProcess, sources: Path) -> None:
     assert seen == sorted(seen)
     assert len(seen) == len(set(seen)) == page["total"]
     assert {f"page-{number}" for number in range(5)} <= set(seen)
-    assert gateway.admin("GET", "/adapters?tier=cpu").json()["total"] >= 5
-    assert gateway.admin("GET", "/adapters?tier=gpu").json()["total"] == 0
+    everything = gateway.admin("GET", "/adapters?limit=1000").json()["adapters"]
+    for tier in ("gpu", "cpu", "disk", "remote"):
+        there = {adapter["name"] for adapter in everything if adapter["tiers"].get("engine-0", "remote") == tier}
+        found = gateway.admin("GET", f"/adapters?tier={tier}&limit=1000").json()
+        assert {adapter["name"] for adapter in found["adapters"]} == there
+        assert found["total"] == len(there)
+    assert sum(adapter["tiers"] in ({"engine-0": "gpu"}, {"engine-0": "cpu"}) for adapter in everything) >= 5
     assert code(gateway.admin("GET", "/adapters?limit=0")) == "invalid_request"
     assert code(gateway.admin("GET", "/adapters?tier=moon")) == "invalid_request"
 
@@ -285,9 +300,56 @@ def test_pin_unpin_prefetch(gateway: GatewayProcess, sources: Path) -> None:
     assert add(gateway, "held", sources / "one", pin="cpu").json()["pin"] == "cpu"
     assert gateway.admin("POST", "/adapters/held/unpin").json()["pin"] is None
     assert gateway.admin("POST", "/adapters/held/pin", json={"tier": "gpu"}).json()["pin"] == "gpu"
-    assert gateway.admin("POST", "/adapters/held/prefetch", json={"tier": "cpu"}).json()["tiers"] == {"engine-0": "cpu"}
+    pinned = gateway.admin("POST", "/adapters/held/prefetch", json={"tier": "cpu"}).json()
+    assert pinned["tiers"] == {"engine-0": "gpu"}, "a lower tier than it has takes nothing away"
+    assert pinned["residency"]["engine-0"]["pin"] == "gpu"
     assert code(gateway.admin("POST", "/adapters/held/pin", json={"tier": "remote"})) == "invalid_request"
     assert code(gateway.admin("POST", "/adapters/none/prefetch", json={"tier": "cpu"})) == "adapter_not_found"
+
+
+def test_tiers_are_what_the_engine_says(gateway: GatewayProcess, engine: str, sources: Path) -> None:
+    """In every place that tells of them: the engine drops the weights by itself, and all of them follow."""
+    name = add(gateway, "told", sources / "one", pin="cpu").json()["versions"][0]["engine_name"]
+
+    def seen() -> dict[str, Any]:
+        return dict(gateway.admin("GET", "/adapters/told").json())
+
+    def replica() -> dict[str, Any]:
+        return dict(gateway.admin("GET", "/replicas").json()["replicas"][0])
+
+    eventually(lambda: seen()["residency"]["engine-0"]["pin"] == held_by(engine)[name]["pin"] == "cpu")
+    held = held_by(engine)
+    found = replica()
+    assert found["adapters"] == {name: each["tier"] for name, each in held.items()}
+    assert found["slots"]["used"] == sum(each["tier"] == "gpu" for each in held.values())
+    assert found["slots"]["used"] <= found["slots"]["total"] == found["capabilities"]["max_loras"]
+    assert found["host"]["used"] == sum(each["tier"] in ("gpu", "cpu") for each in held.values())
+    assert found["host"]["bytes"] == sum(each["bytes"] for each in held.values() if each["tier"] in ("gpu", "cpu"))
+    assert found["host"]["pinned"] >= 1
+    told = next(each for each in found["residents"] if each["engine_name"] == name)
+    assert told == {"engine_name": name, "adapter": "told", "tier": held[name]["tier"], "bytes": 1000, "pin": "cpu"}
+    order = ["gpu", "cpu", "disk"]
+    assert [order.index(each["tier"]) for each in found["residents"]] == sorted(
+        order.index(each["tier"]) for each in found["residents"]
+    )
+    assert metric(gateway, 'adapter_tier{adapter="told",replica="engine-0"}') == 3 - order.index(held[name]["tier"])
+    assert metric(gateway, 'slots{replica="engine-0"}') == found["slots"]["total"]
+    assert metric(gateway, 'adapters_pinned{replica="engine-0",tier="cpu"}') >= 1
+    assert metric(gateway, 'tier_report_age_seconds{replica="engine-0"}') < 60
+
+    gateway.admin("POST", "/adapters/told/unpin").raise_for_status()
+    httpx.get(f"{engine}/drop/{quote(name)}").raise_for_status()
+    assert seen()["tiers"] == {"engine-0": "disk"}
+    assert replica()["adapters"][name] == "disk"
+    assert metric(gateway, 'adapter_tier{adapter="told",replica="engine-0"}') == 1
+    gateway.admin("DELETE", "/adapters/told?wait=true").raise_for_status()
+    assert 'adapter="told"' not in httpx.get(f"{gateway.url}/metrics").text
+
+
+def metric(gateway: GatewayProcess, series: str) -> float:
+    lines = httpx.get(f"{gateway.url}/metrics").text.splitlines()
+    (found,) = [line for line in lines if line.startswith(f"loramux_{series} ")]
+    return float(found.rpartition(" ")[2])
 
 
 def test_events_tell_and_repeat_what_was_missed(gateway: GatewayProcess, sources: Path) -> None:
@@ -395,7 +457,8 @@ def test_a_full_disk_tier_says_so_and_loses_nothing(
         refused = add(process, "second", sources / "two")
         assert (refused.status_code, code(refused)) == (507, "storage_full")
         assert refused.json()["error"]["retryable"] is True
-        assert process.admin("GET", "/adapters/first").json()["tiers"] == {"engine-0": "cpu"}
+        first = process.admin("GET", "/adapters/first").json()
+        assert first["tiers"] == {"engine-0": held_by(engine)[first["versions"][0]["engine_name"]]["tier"]}
         process.admin("DELETE", "/adapters/first?wait=true").raise_for_status()
         assert add(process, "second", sources / "two").status_code == 201
 
@@ -418,10 +481,12 @@ def test_the_disk_tier_drops_what_no_name_leads_to_and_fetches_it_again(
         add(process, "second", sources / "three").raise_for_status()
         old, live = process.admin("GET", "/adapters/first").json()["versions"]
         assert old["tiers"] == {"engine-0": "remote"}
-        assert live["tiers"] == {"engine-0": "cpu"}
+        assert live["tiers"] == {"engine-0": held_by(engine)[live["engine_name"]]["tier"]}
         assert process.admin("DELETE", "/adapters/second?wait=true").status_code == 202
         assert process.admin("POST", "/adapters/first/rollback").json()["live"] == 1
-        assert process.admin("GET", "/adapters/first").json()["tiers"] == {"engine-0": "cpu"}
+        back = process.admin("GET", "/adapters/first").json()
+        assert back["tiers"] == {"engine-0": held_by(engine)[old["engine_name"]]["tier"]}
+        assert back["tiers"]["engine-0"] in ("gpu", "cpu")
 
 
 def test_not_ready_while_a_pinned_adapter_can_not_answer(engine: str, sources: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from loramux_adapters.errors import (
     ModelNotFound,
     NoPreviousVersion,
     OperationInterrupted,
+    RequestInvalid,
     SourceNotFound,
 )
 from loramux_adapters.model import Operation, OperationState, Tier, VersionState
@@ -128,7 +130,7 @@ async def test_what_an_engine_refuses_fails_and_leaves_the_other(domain: Domain)
     await domain.add("tone", domain.source("a"))
     source = domain.source("b", seed=1)
 
-    async def refuse(engine_name: str, path: Path) -> None:
+    async def refuse(engine_name: str, path: Path, **_: object) -> None:
         raise EngineRejected("no")
 
     domain.engines[1].load = refuse  # type: ignore[method-assign]
@@ -267,6 +269,49 @@ async def test_pinning_moves_up(domain: Domain) -> None:
     await domain.pointers.pin("tone", Tier.GPU)
     assert domain.manager.staged_on(target.engine_name) == {"one", "two"}
     assert domain.registry.snapshot.pinned == {target.engine_name}
+
+
+async def test_a_pin_that_has_no_slot_is_refused_before_it_is_registered(domain: Domain) -> None:
+    for number, name in enumerate(("tone", "law")):
+        await domain.add(name, domain.source(name, seed=number))
+    await domain.pointers.pin("tone", Tier.GPU)
+    with pytest.raises(RequestInvalid, match="at most 1 "):
+        await domain.pointers.pin("law", Tier.GPU)
+    assert domain.registry.snapshot.state.adapters["law"].pin is None
+    await domain.pointers.pin("tone", Tier.GPU)
+    await domain.pointers.pin("law", Tier.CPU)
+    await domain.pointers.pin("tone", None)
+    await domain.pointers.pin("law", Tier.GPU)
+    assert domain.registry.snapshot.pins == {domain.registry.resolve("law").engine_name: Tier.GPU}
+
+
+async def test_what_is_pinned_stays_pinned_in_the_engines(domain: Domain) -> None:
+    for engine in domain.engines:
+        engine.able = replace(engine.able, staging=True)
+        await domain.attach(engine)
+    await domain.add("tone", domain.source("a"), pin=Tier.GPU)
+    first = domain.registry.resolve("tone").engine_name
+    await domain.manager.refresh()
+    assert [engine.pins for engine in domain.engines] == [{first: Tier.GPU}] * 2
+    await domain.update("tone", domain.source("b", seed=1))
+    second = domain.registry.resolve("tone").engine_name
+    await domain.manager.refresh()
+    assert [engine.pins for engine in domain.engines] == [{second: Tier.GPU}] * 2
+    assert all(second in engine.slots for engine in domain.engines)
+    await domain.pointers.pin("tone", None)
+    assert [engine.pins for engine in domain.engines] == [{}] * 2
+
+
+async def test_prefetching_to_disk_fetches_what_left_it(domain: Domain) -> None:
+    await domain.add("tone", domain.source("a"))
+    await domain.manager.sweep(frozenset, 0.0)
+    digest = domain.registry.resolve("tone").digest
+    assert digest is not None
+    domain.disk.remove(digest)
+    await domain.pointers.prefetch("tone", Tier.DISK)
+    assert domain.disk.get(digest) is not None
+    assert domain.observer.loads[-1] == (Tier.REMOTE, Tier.DISK, "ok")
+    assert not domain.manager.staged_on(domain.registry.resolve("tone").engine_name)
 
 
 # --- leaving ---

@@ -134,6 +134,7 @@ async def test_headers_for_the_engine():
     assert received.header("content-length") == str(len(received.body))
     assert received.header("x-request-id") == answer.headers["x-request-id"] == "trace-1"
     assert gate.names.sticky == ["user-7", "user-7"]
+    assert gate.names.key_ids == ["k1", "k1"]
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "ü"])
@@ -338,3 +339,40 @@ async def test_a_cold_request_takes_no_place_while_it_is_loaded():
             assert (await caller.answer()).status == 200
     assert [place.stepped_aside for place in gate.admission.places] == [1, 0]
     assert gate.idle()
+
+
+async def test_a_request_tells_which_slot_it_takes():
+    async with engine_server() as engine, gateway(engine.url) as gate, raw_caller(gate.port) as caller:
+        for model in ("store", "base"):
+            caller.send(post(ask(model)))
+            assert (await caller.answer()).status == 200
+    assert gate.admission.slots == [SHOP.engine_name, None]
+
+
+async def test_while_a_request_waits_its_adapter_is_loaded():
+    async with engine_server() as engine, gateway(engine.url) as gate, raw_caller(gate.port) as caller:
+        gate.leases.cold.add(SHOP.engine_name)
+        gate.admission.gate.clear()
+        caller.send(post(ask("store")))
+        await until(lambda: gate.admission.waiting == 1)
+        assert gate.leases.foreseen == [(SHOP.engine_name, "r0")]
+        gate.leases.cold.clear()
+        gate.admission.gate.set()
+        assert (await caller.answer()).status == 200
+        assert gate.admission.places[0].stepped_aside == 0
+        caller.send(post(ask("store")))
+        assert (await caller.answer()).status == 200
+    assert len(gate.leases.foreseen) == 1, "who does not wait foresees nothing"
+    assert gate.idle()
+
+
+async def test_a_request_that_waits_while_no_engine_is_ready_is_told_so_later():
+    async with engine_server() as engine, gateway(engine.url) as gate, raw_caller(gate.port) as caller:
+        replicas, gate.fleet.replicas = gate.fleet.replicas, []
+        gate.admission.gate.clear()
+        caller.send(post(ask("store")))
+        await until(lambda: gate.admission.waiting == 1)
+        gate.fleet.replicas = replicas
+        gate.admission.gate.set()
+        assert (await caller.answer()).status == 200
+    assert gate.leases.foreseen == []

@@ -16,14 +16,21 @@ APP = Principal("k", "app", Role.INFERENCE)
 class Hall:
     """An admission with a fake clock, and callers who stay inside until they are told to go."""
 
-    def __init__(self, *, replicas: int = 1, **settings: int | float) -> None:
+    def __init__(self, *, replicas: int = 1, slots: int = 8, **settings: int | float) -> None:
         self.clock = FakeClock()
         self.replicas = replicas
+        self.slots = slots
         self.admission = FairAdmission(
-            AdmissionSettings.model_validate(settings), self.clock, lambda: self.replicas, self.clock.call_later
+            AdmissionSettings.model_validate(settings),
+            self.clock,
+            lambda: self.replicas,
+            self.clock.call_later,
+            slots=lambda: self.slots,
         )
         self.inside: list[str] = []
         self.waited_s: dict[str, float] = {}
+        self.soon: list[str] = []
+        """Whose turn is near, as was told."""
 
     async def come(self, adapter: str, name: str = "") -> "Caller":
         caller = Caller(asyncio.Event())
@@ -32,7 +39,8 @@ class Hall:
         return caller
 
     async def _stay(self, adapter: str, name: str, may_go: asyncio.Event) -> None:
-        async with self.admission.admit(APP, adapter) as place:
+        slot = None if adapter == "base" else f"{adapter}@1"
+        async with self.admission.admit(APP, adapter, slot, lambda: self.soon.append(name)) as place:
             self.inside.append(name)
             self.waited_s[name] = place.waited_s
             try:
@@ -73,7 +81,7 @@ async def settle() -> None:
 async def test_with_room_a_caller_goes_in_without_the_loop() -> None:
     hall = Hall()
     admission: Admission = hall.admission
-    entering = admission.admit(APP, "a").__aenter__()
+    entering = admission.admit(APP, "a", "a@1", pytest.fail).__aenter__()
     with pytest.raises(StopIteration) as entered:
         entering.__await__().__next__()
     assert entered.value.value.waited_s == 0.0
@@ -381,4 +389,118 @@ async def test_those_aside_count_as_waiting() -> None:
     assert hall.counts() == (0, 1)
     loaded.set()
     await task
+    assert hall.counts() == (0, 0)
+
+
+async def test_no_more_adapters_run_than_there_are_slots() -> None:
+    hall = Hall(slots=2)
+    callers = {name: await hall.come(name) for name in ("a", "b", "c", "base")}
+    assert hall.inside == ["a", "b", "base"]
+    snapshot = hall.admission.snapshot()
+    assert (snapshot.slots, snapshot.slots_held, snapshot.queued) == (2, 2, 1)
+    await callers["b"].go()
+    assert hall.inside == ["a", "base", "c"]
+    for name in ("a", "c", "base"):
+        await callers[name].go()
+    assert hall.counts() == (0, 0)
+    assert hall.admission.snapshot().slots_held == 0
+
+
+async def test_without_slots_given_all_adapters_run() -> None:
+    admission = FairAdmission(AdmissionSettings(), FakeClock(), lambda: 1)
+    async with admission.admit(APP, "a", "a@1"), admission.admit(APP, "b", "b@1"):
+        assert (admission.snapshot().slots, admission.snapshot().slots_held) == (None, 2)
+
+
+async def test_a_stream_of_requests_on_one_adapter_does_not_keep_the_slot() -> None:
+    hall = Hall(slots=1, slot_turn_s=2)
+    first = await hall.come("a", "a1")
+    others = [await hall.come("b", f"b{number}") for number in range(3)]
+    second = await hall.come("a", "a2")
+    assert hall.inside == ["a1", "a2"], "its turn is not over"
+    hall.clock.advance(2)
+    third = await hall.come("a", "a3")
+    await first.go()
+    assert hall.inside == ["a2"], "it drains"
+    await second.go()
+    assert hall.inside == ["b0", "b1", "b2"], "they start together"
+    assert hall.waited_s["b0"] == 2.0
+    for caller in others:
+        await caller.go()
+    assert hall.inside == ["a3"]
+    await third.go()
+    assert hall.counts() == (0, 0)
+
+
+async def test_who_leaves_at_the_head_of_the_line_for_slots_lets_the_next_go_on() -> None:
+    hall = Hall(slots=1, slot_turn_s=2)
+    first = await hall.come("a", "a1")
+    hall.clock.advance(2)
+    waiter = await hall.come("b")
+    second = await hall.come("a", "a2")
+    assert hall.inside == ["a1"]
+    await waiter.cancel()
+    assert hall.inside == ["a1", "a2"]
+    await first.go()
+    await second.go()
+    assert hall.counts() == (0, 0)
+
+
+async def test_slots_that_came_are_filled_and_those_that_went_drain() -> None:
+    hall = Hall(slots=1)
+    callers = {name: await hall.come(name) for name in "abc"}
+    hall.slots = 3
+    hall.admission.capacity_changed()
+    await settle()
+    assert hall.inside == ["a", "b", "c"]
+    hall.slots = 1
+    callers["late"] = await hall.come("a", "late")
+    assert hall.inside == ["a", "b", "c"]
+    for name in "abc":
+        assert "late" not in hall.inside
+        await callers[name].go()
+    assert hall.inside == ["late"]
+    await callers["late"].go()
+    assert hall.counts() == (0, 0)
+
+
+async def test_the_next_in_line_for_slots_hear_of_it_once() -> None:
+    hall = Hall(slots=2, max_concurrent_per_adapter=2)
+    running = [await hall.come("a"), await hall.come("b")]
+    waiting = [await hall.come(name) for name in "cdef"]
+    assert hall.soon == ["c", "d"], "as many as there are slots"
+    await running[0].go()
+    assert hall.soon == ["c", "d", "e"]
+    running.append(await hall.come("b", "b2"))
+    running.append(await hall.come("b", "b3"))
+    assert hall.soon[3:] == ["b3"], "it waits for no slot: its turn is near"
+    for caller in (*running[1:], *waiting):
+        await caller.go()
+    assert hall.soon == ["c", "d", "e", "b3", "f"]
+
+
+async def test_a_cold_adapter_holds_no_slot_while_it_is_loaded_and_has_its_turn_afterwards() -> None:
+    hall = Hall(slots=1)
+    loaded = asyncio.Event()
+    order: list[str] = []
+
+    async def cold() -> None:
+        async with hall.admission.admit(APP, "cold", "cold@1") as place:
+            async with place.aside():
+                await loaded.wait()
+            order.append("cold")
+
+    task = asyncio.create_task(cold())
+    await settle()
+    warm = await hall.come("warm")
+    later = await hall.come("later")
+    assert hall.inside == ["warm"]
+    loaded.set()
+    await settle()
+    assert order == []
+    await warm.go()
+    await task
+    assert order == ["cold"]
+    assert hall.inside == ["later"]
+    await later.go()
     assert hall.counts() == (0, 0)

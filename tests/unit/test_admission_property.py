@@ -1,4 +1,5 @@
-"""Random arrivals, departures, cancellations and time-outs, several of them in one tick of the loop."""
+"""Random arrivals, departures, cancellations and time-outs, several of them in one tick of the loop, with fewer slots
+than adapters at times."""
 
 import asyncio
 
@@ -15,7 +16,12 @@ from tests.fakes.clock import FakeClock
 
 APP = Principal("k", "app", Role.INFERENCE)
 SETTINGS = AdmissionSettings(
-    max_concurrent=2, max_concurrent_per_adapter=2, max_queue=6, max_queue_per_adapter=4, queue_timeout_s=10
+    max_concurrent=2,
+    max_concurrent_per_adapter=2,
+    slot_turn_s=2,
+    max_queue=6,
+    max_queue_per_adapter=4,
+    queue_timeout_s=10,
 )
 
 
@@ -26,7 +32,11 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.replicas = 1
         self.most_replicas = 1
-        self.admission = FairAdmission(SETTINGS, self.clock, lambda: self.replicas, self.clock.call_later)
+        self.slots = 2
+        self.most_slots = 2
+        self.admission = FairAdmission(
+            SETTINGS, self.clock, lambda: self.replicas, self.clock.call_later, slots=lambda: self.slots
+        )
         self.inside: list[str] = []
         self.aside: list[str] = []
         self.loads: list[asyncio.Event] = []
@@ -35,7 +45,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     async def _stay(self, adapter: str, may_go: asyncio.Event, loaded: asyncio.Event | None = None) -> None:
         """With `loaded`, steps aside first, until then."""
         try:
-            async with self.admission.admit(APP, adapter) as place:
+            async with self.admission.admit(APP, adapter, f"{adapter}@1" if adapter != "c" else None) as place:
                 if loaded is not None:
                     async with place.aside():
                         self.aside.append(adapter)
@@ -59,12 +69,12 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.loop.run_until_complete(ticks())
         self.callers = [(task, may_go) for task, may_go in self.callers if not task.done()]
 
-    @rule(adapter=st.sampled_from("abc"))
+    @rule(adapter=st.sampled_from("abcde"))
     def arrive(self, adapter: str) -> None:
         may_go = asyncio.Event()
         self.callers.append((self.loop.create_task(self._stay(adapter, may_go)), may_go))
 
-    @rule(adapter=st.sampled_from("abc"))
+    @rule(adapter=st.sampled_from("abcde"))
     def arrive_cold(self, adapter: str) -> None:
         may_go, loaded = asyncio.Event(), asyncio.Event()
         self.loads.append(loaded)
@@ -101,16 +111,19 @@ class AdmissionMachine(RuleBasedStateMachine):
         for adapter, load in snapshot.adapters.items():
             assert load.running == self.inside.count(adapter)
             if load.queued > self.aside.count(adapter) and load.running < SETTINGS.max_concurrent_per_adapter:
-                assert snapshot.running >= snapshot.capacity, f"{adapter} waits beside an empty place"
+                assert snapshot.running >= snapshot.capacity or (
+                    adapter != "c" and snapshot.slots_held >= self.slots
+                ), f"{adapter} waits beside an empty place"
 
     @rule(seconds=st.floats(0, 6))
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
-    @rule(replicas=st.integers(0, 3))
-    def resize(self, replicas: int) -> None:
-        self.replicas = replicas
+    @rule(replicas=st.integers(0, 3), slots=st.integers(1, 4))
+    def resize(self, replicas: int, slots: int) -> None:
+        self.replicas, self.slots = replicas, slots
         self.most_replicas = max(self.most_replicas, replicas)
+        self.most_slots = max(self.most_slots, slots)
         self.admission.capacity_changed()
 
     @invariant()
@@ -119,6 +132,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         snapshot = self.admission.snapshot()
         assert snapshot.running <= SETTINGS.max_concurrent * self.most_replicas
         assert snapshot.queued <= SETTINGS.max_queue
+        assert sum(load.running > 0 for name, load in snapshot.adapters.items() if name != "c") <= self.most_slots
         for load in snapshot.adapters.values():
             assert load.running <= SETTINGS.max_concurrent_per_adapter
             assert load.queued <= SETTINGS.max_queue_per_adapter

@@ -28,7 +28,7 @@ def test_all_pages_of_adapters_are_read() -> None:
 def test_an_adapter_is_described() -> None:
     found = client(AdminServer()).adapter("pirate")
     assert found is not None
-    assert (found.live, found.canary, found.tiers) == (1, None, {"engine-0": "gpu", "engine-1": "gpu"})
+    assert (found.live, found.canary, found.tiers) == (1, None, {"engine-0": "gpu", "engine-1": "disk"})
     assert client(AdminServer()).adapter("nobody") is None
 
 

@@ -20,6 +20,7 @@ from loramux_serving.cli.events import parse
 from loramux_serving.cli.prompts import BUILT_IN, load_prompts
 from loramux_serving.cli.root import global_first
 from loramux_serving.cli.session import admin_key, default_url
+from loramux_serving.cli.tier_columns import TierColumns
 from loramux_serving.cli.trial import plan_of
 from loramux_serving.cli.units import ago, places, size
 from tests.fakes.admin_server import KEY, AdminServer, adapter, version
@@ -58,9 +59,36 @@ def test_list_shows_what_operators_look_for(run: Run, server: AdminServer) -> No
         "pirate", aliases=["captain"], canary=views.CanaryView(version=2, weight=0.25), last_used_at=1.7e9
     )
     header, row = ok(run("adapters", "list")).splitlines()
-    assert header.split()[:5] == ["NAME", "STATE", "LIVE", "CANARY", "TIER"]
-    for part in ("pirate", "ready", "2 (25%)", "gpu", "3.0 MiB", "7", "d ago", "captain"):
+    assert header.split()[:7] == ["NAME", "STATE", "LIVE", "CANARY", "engine-0", "engine-1", "PIN"]
+    assert row.split()[4:8] == ["(25%)", "gpu*", "disk", "-"]
+    for part in ("pirate", "ready", "2 (25%)", "3.0 MiB", "7", "d ago", "captain"):
         assert part in row
+
+
+def test_list_has_one_column_for_one_replica_and_counts_many(run: Run, server: AdminServer) -> None:
+    server.adapters = {"a": adapter("a", tiers={"engine-0": "cpu"}, residency={})}
+    header, row = ok(run("adapters", "list")).splitlines()
+    assert (header.split()[4], row.split()[4]) == ("TIER", "cpu")
+    tiers = {f"engine-{number}": "disk" if number else "gpu" for number in range(7)}
+    server.adapters["b"] = adapter("b", tiers=tiers, residency={})
+    assert "1 gpu, 6 disk" in ok(run("adapters", "list"))
+    server.adapters = {"a": adapter("a", tiers={}, residency={})}
+    assert ok(run("adapters", "list")).splitlines()[1].split()[4] == "-"
+
+
+def test_tier_columns_are_in_the_order_of_numbers() -> None:
+    tiers = [{"engine-10": "gpu", "engine-2": "cpu"}, {"engine-1": "disk"}]
+    columns = TierColumns.of(tiers)
+    assert columns.names == ("engine-1", "engine-2", "engine-10")
+    assert [columns.cells(each, {}) for each in tiers] == [["-", "cpu", "gpu"], ["disk", "-", "-"]]
+    assert TierColumns.of(tiers, at_most=2).cells(tiers[0], {}) == ["1 gpu, 1 cpu"]
+    assert TierColumns.of([]).names == ("TIER",)
+
+
+def test_what_a_replica_is_called_moves_no_cursor(run: Run, server: AdminServer) -> None:
+    tiers = {"e\x1b[2J": "gpu", "f": "cpu"}
+    server.adapters = {"a\x1b[31m": adapter("a\x1b[31m", tiers=tiers, residency={})}
+    assert "\x1b" not in ok(run("adapters", "list"))
 
 
 def test_list_passes_filters_on(run: Run, server: AdminServer) -> None:
@@ -88,6 +116,9 @@ def test_describe_shows_versions_and_reasons(run: Run, server: AdminServer) -> N
     assert "rank_too_large: Rank 64 is over 16." in text
     assert "trained on another base" in text
     assert "abababababab" in text
+    lines = [line.split() for line in text.splitlines()]
+    assert ["engine-0", "gpu", "gpu", "3.0", "MiB", "0.4", "s"] in lines
+    assert ["engine-1", "disk", "-", "-", "1.2", "s"] in lines
 
 
 def test_add_waits_and_says_what_came_of_it(run: Run, server: AdminServer) -> None:
@@ -126,8 +157,8 @@ def test_update_promotes_or_waits_or_splits(run: Run, server: AdminServer) -> No
         ("adapters", "update", "pirate", "/x", "--canary", "0.5", "--no-promote"),
         ("adapters", "update", "pirate", "/x", "--canary", "1.5"),
         ("adapters", "canary", "pirate", "2"),
-        ("adapters", "canary", "pirate", "2", "0.5", "--end"),
-        ("adapters", "canary", "pirate", "2", "0"),
+        ("adapters", "canary", "pirate", "2", "--weight", "0.5", "--end"),
+        ("adapters", "canary", "pirate", "2", "--weight", "0"),
         ("adapters", "delete", "pirate"),
         ("adapters", "upload", "pirate", "not-there"),
         ("adapters", "pin", "pirate", "remote"),
@@ -174,11 +205,38 @@ def test_upload_of_a_directory_that_is_no_adapter(run: Run, server: AdminServer,
 
 def test_pointers_and_tiers(run: Run, server: AdminServer) -> None:
     assert "live 3" in ok(run("adapters", "promote", "pirate", "3"))
-    assert "canary 4 (10%)" in ok(run("adapters", "canary", "pirate", "4", "0.1"))
+    assert "canary 4 (10%)" in ok(run("adapters", "canary", "pirate", "4", "--weight", "0.1"))
     assert "canary -" in ok(run("adapters", "canary", "pirate", "--end"))
+
+
+def test_a_canary_with_a_rule(run: Run, server: AdminServer) -> None:
+    server.adapters["pirate"] = adapter("pirate")
+    limits = ("--max-error-rate", "0.02", "--max-p95-ratio", "1.5", "--promote-after", "3600", "--min-requests", "20")
+    told = run("adapters", "canary", "pirate", "4", "--weight", "0.1", "--sticky", "key", "--window", "60", *limits)
+    assert "canary 4 (10%, by key)" in ok(told)
+    text = ok(run("adapters", "describe", "pirate"))
+    rule = "at most 0.02 of them fail, p95 at most 1.5 times the live version's, live after 3600 s; over 60 s"
+    assert rule in " ".join(text.split())
+    for wrong in ((), ("4", *limits), ("--end", *limits), ("4", "--weight", "0.1", "--sticky", "header")):
+        assert run("adapters", "canary", "pirate", *wrong).exit_code == 2
+
+
+def test_describe_shows_how_a_canary_does_and_how_the_last_one_ended(run: Run, server: AdminServer) -> None:
+    figures = views.FiguresView(requests=31, errors=2, p95_s=1.234, live_requests=280, live_errors=0, live_p95_s=None)
+    rule = views.RuleView(
+        window_s=300.0, min_requests=50, max_error_rate=0.05, max_p95_s=2.0, max_p95_ratio=None, promote_after_s=None
+    )
+    end = views.CanaryEndView(version=2, promoted=False, by_rule=True, reason="p95 was 3 s.", at=1.7e9, figures=figures)
+    canary = views.CanaryView(version=3, weight=0.1, rule=rule, figures=figures, since=1.7e9)
+    server.adapters["pirate"] = adapter("pirate", canary=canary, canary_end=end, previous=2)
+    text = " ".join(ok(run("adapters", "describe", "pirate")).split())
+    assert "previous 2" in text
+    assert "31 requests, 2 failed, p95 1.23 s; live: 280 requests, 0 failed" in text
+    assert "last canary version 2 ended" in text
+    assert "d ago: p95 was 3 s. (31 requests, 2 failed" in text
     assert "pin gpu" in ok(run("adapters", "pin", "pirate", "gpu"))
     assert "pin -" in ok(run("adapters", "unpin", "pirate"))
-    assert "tier gpu" in ok(run("adapters", "prefetch", "pirate", "cpu"))
+    assert "tier engine-0=gpu engine-1=disk" in ok(run("adapters", "prefetch", "pirate", "cpu"))
     assert json.loads(ok(run("--json", "adapters", "rollback", "pirate")))["name"] == "pirate"
     assert server.requests[-1] == ("POST", "/admin/v1/adapters/pirate/rollback")
 
@@ -262,7 +320,9 @@ def test_events_parse_takes_data_over_several_lines() -> None:
 
 
 def test_replicas(run: Run) -> None:
-    assert "1 cpu, 1 gpu" in ok(run("replicas", "list"))
+    text = ok(run("replicas", "list"))
+    for part in ("1 gpu, 1 cpu", "1/8 1 pinned", "2/32 1 pinned", "5.0 MiB"):
+        assert part in text
     assert ok(run("replicas", "drain", "engine-0")) == "engine-0 is draining, 2 requests under way\n"
     assert ok(run("replicas", "undrain", "engine-0")) == "engine-0 is ready, 2 requests under way\n"
 

@@ -1,7 +1,7 @@
 import pytest
 
 from loramux_adapters.errors import EngineUnavailable, ReplicaNotFound
-from loramux_adapters.model import Target
+from loramux_adapters.model import Capabilities, Target, Tier
 from loramux_serving.engine.fleet import Fleet
 from loramux_serving.engine.replica import EngineReplica, ReplicaState
 from tests.fakes.clock import FakeClock
@@ -17,33 +17,91 @@ def replicas(count: int = 3) -> list[EngineReplica]:
     return made
 
 
-def fleet(members: list[EngineReplica], **holders: set[str]) -> Fleet:
-    return Fleet(members, lambda name: holders.get(name.split("@")[0], set()))
+def fleet(members: list[EngineReplica], *, slots: int = 8, **holders: set[str]) -> Fleet:
+    """`holders`: by adapter, the replicas that have it in host memory."""
+    return Fleet(members, lambda name: dict.fromkeys(holders.get(name.split("@")[0], ()), Tier.CPU), slots=slots)
+
+
+def adapter(name: str) -> Target:
+    return Target(name, f"{name}@0123456789ab", 1, "0" * 64)
+
+
+def able(max_loras: int) -> Capabilities:
+    return Capabilities(dynamic_lora=True, max_loras=max_loras, max_cpu_loras=32, max_lora_rank=16, evict=True)
 
 
 def test_an_adapter_goes_to_a_replica_that_holds_it() -> None:
-    members = replicas()
-    with members[1].request(), members[1].request():
-        assert fleet(members, poet={"engine-1"}).pick(ADAPTER).id == "engine-1"
+    whole = fleet(replicas(), poet={"engine-1"})
+    with whole.request(BASE, "engine-1"), whole.request(BASE, "engine-1"):
+        assert whole.pick(ADAPTER).id == "engine-1"
 
 
 def test_the_base_is_held_by_all() -> None:
-    members = replicas()
-    with members[0].request(), members[1].request():
-        assert fleet(members, base=set()).pick(BASE).id == "engine-2"
+    whole = fleet(replicas())
+    with whole.request(BASE, "engine-0"), whole.request(ADAPTER, "engine-1"):
+        assert whole.pick(BASE).id == "engine-2"
 
 
 def test_outstanding_requests_are_counted_back_on_error() -> None:
-    (member,) = replicas(1)
+    (member,) = members = replicas(1)
+    whole = fleet(members)
 
     def fail() -> None:
-        with member.request():
+        with whole.request(ADAPTER, member.id):
             assert member.outstanding == 1
             raise ConnectionError
 
     with pytest.raises(ConnectionError):
         fail()
     assert member.outstanding == 0
+    assert whole.slots() == 8
+
+
+def test_an_adapter_goes_to_where_it_runs_before_where_it_is_held() -> None:
+    whole = fleet(replicas(), poet={"engine-0", "engine-1"})
+    with whole.request(ADAPTER, "engine-2"), whole.request(ADAPTER, "engine-2"):
+        assert whole.pick(ADAPTER).id == "engine-2"
+
+
+def test_a_new_adapter_goes_to_where_the_fewest_run() -> None:
+    whole = fleet(replicas(2))
+    with whole.request(adapter("a"), "engine-0"), whole.request(BASE, "engine-1"), whole.request(BASE, "engine-1"):
+        assert whole.pick(ADAPTER).id == "engine-1"
+
+
+def test_no_replica_gets_more_adapters_than_slots_while_another_has_one() -> None:
+    whole = fleet(replicas(2), slots=1, poet={"engine-0"})
+    with whole.request(adapter("a"), "engine-0"):
+        assert whole.pick(ADAPTER).id == "engine-1"
+        with whole.request(adapter("b"), "engine-1"):
+            assert whole.pick(ADAPTER).id == "engine-0", "both are full: where it is held"
+            assert whole.pick(adapter("b")).id == "engine-1"
+
+
+def test_slots_are_those_of_the_ready_replicas() -> None:
+    members = replicas(3)
+    members[0].capabilities = able(4)
+    members[1].capabilities = able(2)
+    whole = fleet(members, slots=8)
+    assert whole.slots() == 14
+    members[2].drain(True)
+    assert whole.slots() == 6
+    for member in members[:2]:
+        member.become(ReplicaState.FAILED)
+    assert whole.slots() == 8, "none is ready: as many as one will have"
+
+
+def test_an_adapter_on_two_replicas_takes_two_slots() -> None:
+    members = replicas(2)
+    whole = fleet(members, slots=2)
+    with whole.request(ADAPTER, "engine-0"):
+        assert whole.slots() == 4
+        with whole.request(ADAPTER, "engine-1"), whole.request(ADAPTER, "engine-1"):
+            assert whole.slots() == 3
+            members[1].drain(True)
+            assert whole.slots() == 2
+            members[1].drain(False)
+        assert whole.slots() == 4
 
 
 def test_equals_take_turns() -> None:

@@ -200,12 +200,12 @@ async def test_the_least_recently_used_makes_room(bench: Bench) -> None:
         bench.clock.advance(1)
         await bench.use(each)
     assert set(engine.held) == {A.engine_name, C.engine_name}
-    assert bench.observer.evictions == [(Tier.CPU, "lru")]
+    assert bench.observer.left(Tier.CPU) == ["lru"]
 
 
 async def test_the_pinned_stays(bench: Bench) -> None:
     engine = await bench.replica(places=2)
-    bench.pinned = frozenset({A.engine_name})
+    bench.pins = {A.engine_name: Tier.CPU}
     for each in (A, B, C, D):
         bench.clock.advance(1)
         await bench.use(each)
@@ -414,7 +414,7 @@ async def test_retiring_frees_every_replica(bench: Bench) -> None:
     await bench.manager.stage_everywhere(A)
     assert await bench.manager.retire(A.engine_name, "replaced", lambda: False)
     assert [engine.held for engine in engines] == [{}, {}]
-    assert bench.observer.evictions == [(Tier.CPU, "replaced")] * 2
+    assert bench.observer.left(Tier.CPU) == ["replaced"] * 2
     assert bench.manager.in_engines() == frozenset()
 
 
@@ -485,7 +485,7 @@ async def test_a_deleted_version_ends_requests_that_outlast_the_drain(adapter_di
 
 
 async def test_a_request_is_told_to_end_once(adapter_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loramux_adapters.manager._LOOK_AGAIN_S", 0.001)
+    monkeypatch.setattr("loramux_adapters.retiring._LOOK_AGAIN_S", 0.001)
     bench = Bench(adapter_dir, drain_timeout_s=0.0)
     await bench.replica()
     told = looks = 0
@@ -560,7 +560,7 @@ async def test_the_sweep_frees_what_is_idle_and_unwanted(bench: Bench) -> None:
         bench.clock.advance(5)
         await bench.manager.sweep(lambda: frozenset({A.engine_name}), 10.0)
     assert set(engine.held) == {A.engine_name, C.engine_name, D.engine_name}
-    assert bench.observer.evictions == [(Tier.CPU, "idle")]
+    assert bench.observer.left(Tier.CPU) == ["idle"]
 
 
 async def test_a_replica_that_does_not_answer_does_not_end_the_sweep(bench: Bench) -> None:

@@ -4,11 +4,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from loramux_adapters.model import Tier
+from loramux_adapters.model import Capabilities, Resident, Tier, Version, VersionState
 from loramux_adapters.ports import TierObserver
 from loramux_serving.relay.ports import Outcome, Recorder, RequestRecord
 from loramux_serving.telemetry.metric_table import METRICS, MetricSpec
 from loramux_serving.telemetry.metrics import CONTENT_TYPE, Metrics
+from loramux_serving.whereabouts import Held, Whereabouts
 
 
 def made(max_adapters: int = 10, base: str | None = None) -> Metrics:
@@ -27,13 +28,14 @@ def record(
     prompt_tokens: int = 7,
     completion_tokens: int = 11,
     error_code: str | None = None,
+    version: int | None = 1,
 ) -> RequestRecord:
     return RequestRecord(
         request_id="r",
         endpoint="/v1/completions",
         key_id="k",
         adapter=adapter,
-        version=None if adapter is None else 1,
+        version=None if adapter in (None, "base") else version,
         replica="0",
         status=status,
         outcome=outcome,
@@ -198,6 +200,59 @@ def test_live_versions_follow_the_registry() -> None:
     assert Scrape(metrics)("adapter_live_version", adapter="b") is None
 
 
+def versions(metrics: Metrics) -> dict[tuple[str, str], float]:
+    """Requests by adapter and version."""
+    found: dict[tuple[str, str], float] = {}
+    for (name, labels), value in Scrape(metrics).samples.items():
+        if name == "loramux_version_requests_total":
+            given = dict(labels)
+            place = (given["adapter"], given["version"])
+            found[place] = found.get(place, 0) + value
+    return found
+
+
+def test_versions_that_are_served_are_told_apart() -> None:
+    metrics = made(max_adapters=1, base="base")
+    metrics.live_versions({"a": 1, "b": 1}, {"a": 2})
+    for number in (1, 2, 3, 4):
+        metrics.record(record("a", version=number))
+    metrics.record(record("a", version=2, outcome="engine_error", status=502))
+    for adapter, number in (("b", 1), ("base", None), (None, None)):
+        metrics.record(record(adapter, version=number))
+    assert versions(metrics) == {("a", "1"): 1, ("a", "2"): 2, ("a", "other"): 2}
+    scrape = Scrape(metrics)
+    assert scrape("version_requests_total", adapter="a", version="2", outcome="engine_error") == 1
+    assert scrape("version_request_duration_seconds_count", adapter="a", version="2") == 1
+    assert scrape("version_time_to_first_token_seconds_sum", adapter="a", version="2") == 1.0
+
+
+def test_series_of_versions_end_with_them() -> None:
+    metrics = made()
+    metrics.live_versions({"a": 1, "b": 1}, {"a": 2})
+    for number in (1, 2):
+        metrics.record(record("a", version=number))
+        metrics.record(record("b", version=number))
+    metrics.live_versions({"a": 2, "b": 1})
+    metrics.record(record("a", version=1))
+    assert versions(metrics) == {("a", "2"): 1, ("a", "other"): 1, ("b", "1"): 1, ("b", "other"): 1}
+    metrics.live_versions({"b": None})
+    metrics.record(record("a", version=2))
+    assert versions(metrics) == {("b", "other"): 1}
+    left = {
+        name for name, labels in Scrape(metrics).samples if ("version", "1") in labels or ("version", "2") in labels
+    }
+    assert left == set()
+
+
+def test_versions_have_bounded_labels() -> None:
+    metrics = made(max_adapters=2)
+    for number in range(1, 50):
+        metrics.live_versions({"a": number, "b": 1, "c": 1}, {"a": number + 1})
+        for adapter in ("a", "b", "c", "other"):
+            metrics.record(record(adapter, version=number))
+    assert set(versions(metrics)) <= {("a", "49"), ("a", "50"), ("a", "other"), ("b", "1"), ("b", "other")}
+
+
 def test_queued_requests_are_those_of_now() -> None:
     metrics = made(max_adapters=1)
     metrics.queued({"a": 1, "b": 2, "c": 3})
@@ -220,21 +275,68 @@ def test_moves_between_tiers() -> None:
 
 def test_replicas() -> None:
     metrics = made()
-    metrics.residents("0", {Tier.GPU: 2, Tier.CPU: 5})
-    metrics.residents("0", {Tier.GPU: 1})
     metrics.replica_state("0", "starting")
     metrics.replica_state("0", "ready")
     metrics.outstanding("0", 4)
     metrics.engine_restarted("0")
     scrape = Scrape(metrics)
-    assert scrape("adapters_resident", replica="0", tier="gpu") == 1
-    assert scrape("adapters_resident", replica="0", tier="cpu") == 0
     assert scrape("replica_state", replica="0", state="starting") == 0
     assert scrape("replica_state", replica="0", state="ready") == 1
     assert scrape("requests_outstanding", replica="0") == 4
     metrics.forget_replica("0")
     left = Scrape(metrics)
     assert [name for name, labels in left.samples if ("replica", "0") in labels] == ["loramux_engine_restarts_total"]
+
+
+MIB = 1024 * 1024
+ABLE = Capabilities(dynamic_lora=True, max_loras=8, max_cpu_loras=32, max_lora_rank=16, evict=True, staging=True)
+
+
+def live(adapter: str, digest: str) -> Version:
+    return Version(adapter, 1, VersionState.READY, "/x", 0.0, digest=digest * 64, size_bytes=MIB)
+
+
+def test_tiers_are_those_of_the_last_report() -> None:
+    metrics = made()
+    a, b, c = live("a", "a"), live("b", "b"), live("c", "c")
+    metrics.live_versions({"a": 1, "b": 1, "c": 1})
+    in_slot = Resident("a@aaaaaaaaaaaa", Tier.GPU, size_bytes=3, pin=Tier.GPU)
+    in_memory = Resident("b@bbbbbbbbbbbb", Tier.CPU, size_bytes=4, pin=Tier.CPU)
+    forgotten = Resident("c@cccccccccccc", Tier.DISK)
+    found = Whereabouts({"0": Held(1.5, (in_slot, in_memory, forgotten))}, {a.digest or "": 7, c.digest or "": 9})
+    metrics.tiers.show(found, {"0": ABLE}, {"a": a, "b": b, "c": c})
+    scrape = Scrape(metrics)
+    for name, gpu, cpu in (("adapters_resident", 1, 1), ("adapters_pinned", 1, 1), ("tier_bytes", 3, 4)):
+        assert scrape(name, replica="0", tier="gpu") == gpu
+        assert scrape(name, replica="0", tier="cpu") == cpu
+    assert scrape("tier_bytes", replica="", tier="disk") == 16
+    assert scrape("slots", replica="0") == 8
+    assert scrape("places", replica="0") == 32
+    assert scrape("tier_report_age_seconds", replica="0") == 1.5
+    assert [scrape("adapter_tier", adapter=name, replica="0") for name in "abc"] == [3, 2, 1]
+
+
+def test_tiers_of_what_left_have_no_series() -> None:
+    metrics = made()
+    metrics.live_versions({"a": 1, "b": 1})
+    both = {"a": live("a", "a"), "b": live("b", "b")}
+    metrics.tiers.show(Whereabouts({"0": Held(0.0, ()), "1": Held(0.0, ())}, {}), {"0": ABLE, "1": ABLE}, both)
+    metrics.live_versions({"b": 1})
+    metrics.tiers.show(Whereabouts({"1": Held(0.0, ())}, {}), {"0": ABLE, "1": ABLE}, {"b": both["b"]})
+    scrape = Scrape(metrics)
+    assert scrape.adapters() == {"b"}
+    assert {value for _, labels in scrape.samples for label, value in labels if label == "replica"} == {"", "1"}
+    metrics.tiers.clear()
+    assert not any(name.startswith(("loramux_adapter_tier", "loramux_slots")) for name, _ in Scrape(metrics).samples)
+
+
+def test_tiers_by_adapter_are_bounded() -> None:
+    metrics = made(max_adapters=2)
+    names = "abcde"
+    metrics.live_versions(dict.fromkeys(names, 1))
+    found = Whereabouts({"0": Held(0.0, ())}, {})
+    metrics.tiers.show(found, {}, {name: live(name, name) for name in names})
+    assert Scrape(metrics).adapters() == {"a", "b"}
 
 
 def test_build_info() -> None:

@@ -53,6 +53,7 @@ class DiskStore:
         self._clock = clock or SystemClock()
         self._thread_lock = Lock()
         self._stamp_ns = 0
+        self._whole: dict[str, Artifact] = {}
         with storage_errors("opening the disk tier"):
             (self._root / _WORK).mkdir(parents=True, exist_ok=True)
             with self._exclusive():
@@ -107,8 +108,21 @@ class DiskStore:
                 self._delete(digest)
 
     def entries(self) -> Sequence[Artifact]:
+        """As in the port. What was found whole is not read again, as the content of a digest never changes: listings
+        ask often, and `get` looks at the files all the same."""
         with storage_errors("reading the disk tier"):
-            return [entry.artifact for entry in self._scan()]
+            found = [entry for path in self._directories() if (entry := self._entry(path)) is not None]
+        self._whole = {entry.artifact.digest: entry.artifact for entry in found}
+        return [entry.artifact for entry in sorted(found, key=_by_use)]
+
+    def _entry(self, path: Path) -> "_Entry | None":
+        artifact = self._whole.get(path.name)
+        if artifact is None:
+            return _read_entry(path)
+        try:
+            return _Entry(artifact, path.stat().st_mtime_ns)
+        except FileNotFoundError:
+            return None
 
     def size_bytes(self) -> int:
         return sum(artifact.size_bytes for artifact in self.entries())
@@ -126,7 +140,7 @@ class DiskStore:
     def _scan(self) -> list["_Entry"]:
         """Whole artifacts, least recently used first."""
         found = [entry for path in self._directories() if (entry := _read_entry(path)) is not None]
-        return sorted(found, key=lambda entry: (entry.used_ns, entry.artifact.digest))
+        return sorted(found, key=_by_use)
 
     def _directories(self) -> list[Path]:
         return [path for path in self._root.glob("[0-9a-f][0-9a-f]/*") if _is_digest(path.name)]
@@ -189,6 +203,10 @@ class DiskStore:
 class _Entry:
     artifact: Artifact
     used_ns: int
+
+
+def _by_use(entry: _Entry) -> tuple[int, str]:
+    return entry.used_ns, entry.artifact.digest
 
 
 def _is_digest(text: str) -> bool:

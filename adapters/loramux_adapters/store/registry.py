@@ -15,11 +15,14 @@ from loramux_adapters.model import (
     Adapter,
     AdapterState,
     Alias,
+    CanaryEnd,
+    CanaryRule,
     Failure,
     Operation,
     OperationKind,
     OperationState,
     RegistryState,
+    Sticky,
     Tier,
     Version,
     VersionState,
@@ -35,15 +38,19 @@ from loramux_adapters.store.rows import (
 from loramux_adapters.store.statements import (
     ARRIVING,
     UNFINISHED,
+    begin_canary,
+    end_canary,
     fail_operation,
     finish_operation,
     insert_arriving,
     insert_operation,
+    point_live,
     read_adapter,
     read_operation,
     read_previous,
     read_under_way,
     read_version,
+    refresh_previous,
     refuse_deleting,
     refuse_unready,
     save_arriving,
@@ -128,7 +135,8 @@ class SqlRegistryStore:
                 return adapter
             if operation.promote is True or adapter.live is None:
                 return set_live(connection, adapter, version.number, now)
-            return update_adapter(connection, adapter.name, now, canary=version.number, canary_weight=operation.promote)
+            canary = begin_canary(version.number, operation.promote, Sticky.REQUEST, None, now)
+            return update_adapter(connection, adapter.name, now, **canary)
 
     def fail_version(self, operation_id: str, adapter: str, number: int, failure: Failure, now: float) -> None:
         with self._database.writing() as connection:
@@ -161,19 +169,41 @@ class SqlRegistryStore:
             connection.execute(
                 delete(live_history).where(live_history.c.adapter == adapter, live_history.c.id >= entry)
             )
-            ends_canary = {"canary": None, "canary_weight": 0.0} if current.canary == number else {}
-            return update_adapter(connection, adapter, now, live=number, **ends_canary)
+            return point_live(connection, current, number, now)
 
-    def set_canary(self, adapter: str, number: int | None, weight: float, now: float) -> Adapter:
+    def set_canary(
+        self,
+        adapter: str,
+        number: int | None,
+        weight: float,
+        now: float,
+        *,
+        sticky: Sticky = Sticky.REQUEST,
+        rule: CanaryRule | None = None,
+    ) -> Adapter:
         with self._database.writing() as connection:
             current = read_adapter(connection, adapter)
             refuse_deleting(current)
             if number is None:
-                return update_adapter(connection, adapter, now, canary=None, canary_weight=0.0)
+                if current.canary is None:
+                    return current
+                end = CanaryEnd(current.canary, False, False, "It was ended by hand.", now)
+                return update_adapter(connection, adapter, now, **end_canary(end))
             refuse_unready(read_version(connection, adapter, number))
             if current.live is None or current.live == number:
                 raise RequestInvalid(f"A canary of {adapter!r} needs a live version other than {number}.")
-            return update_adapter(connection, adapter, now, canary=number, canary_weight=weight)
+            return update_adapter(connection, adapter, now, **begin_canary(number, weight, sticky, rule, now))
+
+    def end_canary(self, adapter: str, since: float, end: CanaryEnd, now: float) -> Adapter | None:
+        with self._database.writing() as connection:
+            current = read_adapter(connection, adapter)
+            refuse_deleting(current)
+            if (current.canary, current.canary_since) != (end.version, since):
+                return None
+            if not end.promoted:
+                return update_adapter(connection, adapter, now, **end_canary(end))
+            refuse_unready(read_version(connection, adapter, end.version))
+            return set_live(connection, current, end.version, now, end)
 
     def set_pin(self, adapter: str, pin: Tier | None, now: float) -> Adapter:
         with self._database.writing() as connection:
@@ -218,6 +248,10 @@ class SqlRegistryStore:
                 live=None,
                 canary=None,
                 canary_weight=0.0,
+                canary_rule=None,
+                canary_since=None,
+                previous=None,
+                live_since=None,
             )
             return insert_operation(connection, OperationKind.DELETE_ADAPTER, name, None, False, now)
 
@@ -254,6 +288,7 @@ class SqlRegistryStore:
                 .where(versions.c.adapter == adapter, versions.c.number == number)
                 .values(state=VersionState.DRAINING.value)
             )
+            refresh_previous(connection, adapter)
             return insert_operation(connection, OperationKind.DELETE_VERSION, adapter, number, False, now)
 
     def finish_delete_version(self, operation_id: str, adapter: str, number: int, now: float) -> None:

@@ -11,11 +11,15 @@ from loramux_adapters.model import (
     AdapterState,
     Alias,
     ApiKey,
+    CanaryEnd,
+    CanaryFigures,
+    CanaryRule,
     Failure,
     Operation,
     OperationKind,
     OperationState,
     Role,
+    Sticky,
     Tier,
     Version,
     VersionState,
@@ -32,8 +36,21 @@ def adapter_of(row: Row[Any]) -> Adapter:
         live=row.live,
         canary=row.canary,
         canary_weight=row.canary_weight,
+        canary_sticky=Sticky(row.canary_sticky),
+        canary_rule=None if row.canary_rule is None else CanaryRule(**row.canary_rule),
+        canary_since=row.canary_since,
+        canary_end=canary_end_of(row.canary_end),
+        previous=row.previous,
+        live_since=row.live_since,
         pin=Tier(row.pin) if row.pin else None,
     )
+
+
+def canary_end_of(value: dict[str, Any] | None) -> CanaryEnd | None:
+    if value is None:
+        return None
+    figures = value["figures"]
+    return CanaryEnd(**{**value, "figures": None if figures is None else CanaryFigures(**figures)})
 
 
 def version_of(row: Row[Any]) -> Version:

@@ -1,5 +1,6 @@
 """What transactions of the registry are made of: each function runs on a connection that its caller has begun."""
 
+from dataclasses import asdict
 from uuid import uuid4
 
 from sqlalchemy import Connection, insert, select, update
@@ -16,10 +17,13 @@ from loramux_adapters.errors import (
 from loramux_adapters.model import (
     Adapter,
     AdapterState,
+    CanaryEnd,
+    CanaryRule,
     Failure,
     Operation,
     OperationKind,
     OperationState,
+    Sticky,
     Version,
     VersionState,
 )
@@ -87,13 +91,61 @@ def save_arriving(connection: Connection, version: Version) -> None:
     )
 
 
-def set_live(connection: Connection, adapter: Adapter, number: int, now: float) -> Adapter:
+def set_live(
+    connection: Connection, adapter: Adapter, number: int, now: float, end: CanaryEnd | None = None
+) -> Adapter:
+    """`end` tells why, where a canary becomes live by its rule."""
     if adapter.live == number:
         return adapter
     if adapter.live is not None:
         connection.execute(insert(live_history).values(adapter=adapter.name, version=adapter.live))
-    ends_canary = {"canary": None, "canary_weight": 0.0} if adapter.canary == number else {}
-    return update_adapter(connection, adapter.name, now, live=number, **ends_canary)
+    return point_live(connection, adapter, number, now, end)
+
+
+def point_live(
+    connection: Connection, adapter: Adapter, number: int, now: float, end: CanaryEnd | None = None
+) -> Adapter:
+    """Once the history is as it will be. A canary of that version has come to its end; another one has a new version
+    beside it from now on."""
+    values: dict[str, object] = {}
+    if adapter.canary == number:
+        values = end_canary(end or CanaryEnd(number, True, False, "It was made live by hand.", now))
+    elif adapter.canary is not None:
+        values = {"canary_since": now}
+    update_adapter(connection, adapter.name, now, live=number, live_since=now, **values)
+    return refresh_previous(connection, adapter.name)
+
+
+def end_canary(end: CanaryEnd) -> dict[str, object]:
+    """What changes of the adapter's row."""
+    return {
+        "canary": None,
+        "canary_weight": 0.0,
+        "canary_sticky": Sticky.REQUEST.value,
+        "canary_rule": None,
+        "canary_since": None,
+        "canary_end": asdict(end),
+    }
+
+
+def begin_canary(number: int, weight: float, sticky: Sticky, rule: CanaryRule | None, now: float) -> dict[str, object]:
+    """What changes of the adapter's row."""
+    return {
+        "canary": number,
+        "canary_weight": weight,
+        "canary_sticky": sticky.value,
+        "canary_rule": None if rule is None else asdict(rule),
+        "canary_since": now,
+        "canary_end": None,
+    }
+
+
+def refresh_previous(connection: Connection, name: str) -> Adapter:
+    """After the history, or a version in it, has changed."""
+    found = find_previous(connection, read_adapter(connection, name))
+    number = None if found is None else found[1]
+    connection.execute(update(adapters).where(adapters.c.name == name).values(previous=number))
+    return read_adapter(connection, name)
 
 
 def update_adapter(connection: Connection, name: str, now: float, **values: object) -> Adapter:
@@ -103,6 +155,13 @@ def update_adapter(connection: Connection, name: str, now: float, **values: obje
 
 def read_previous(connection: Connection, adapter: Adapter) -> tuple[int, int]:
     """Row of the history and number of the version to go back to."""
+    found = find_previous(connection, adapter)
+    if found is None:
+        raise NoPreviousVersion(f"Adapter {adapter.name!r} has no earlier live version to go back to.")
+    return found
+
+
+def find_previous(connection: Connection, adapter: Adapter) -> tuple[int, int] | None:
     query = (
         select(live_history.c.id, live_history.c.version)
         .join(
@@ -115,9 +174,7 @@ def read_previous(connection: Connection, adapter: Adapter) -> tuple[int, int]:
         .limit(1)
     )
     row = connection.execute(query).one_or_none()
-    if row is None:
-        raise NoPreviousVersion(f"Adapter {adapter.name!r} has no earlier live version to go back to.")
-    return row.id, row.version
+    return None if row is None else (row.id, row.version)
 
 
 def insert_operation(

@@ -45,6 +45,12 @@ adapters = Table(
     Column("last_number", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
+    Column("canary_sticky", String(8), nullable=False, server_default="request"),
+    Column("canary_rule", JSON),
+    Column("canary_since", Float),
+    Column("canary_end", JSON),
+    Column("previous", Integer),
+    Column("live_since", Float),
 )
 
 versions = Table(
@@ -72,7 +78,7 @@ live_history = Table(
     ForeignKeyConstraint(["adapter", "version"], ["versions.adapter", "versions.number"], ondelete="CASCADE"),
     Index(None, "adapter"),
 )
-"""What was live before, oldest first: rollback takes the last row."""
+"""What was live before, oldest first: rollback takes the last row, whose number `adapters.previous` repeats."""
 
 aliases = Table(
     "aliases",

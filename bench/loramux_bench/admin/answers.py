@@ -53,6 +53,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 class VersionView(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     source: str
+    sha256: str | None = None
 
     @property
     def uploaded(self) -> bool:
@@ -86,6 +87,7 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
 class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     state: str
+    url: str = ""
     capabilities: dict[str, Any] | None = None
 
 

@@ -158,6 +158,10 @@ class AdminClient:
             answer_s=_LONG_ANSWER_S,
         ).operation
 
+    def add(self, name: str, source: str) -> OperationView:
+        """Add the adapter from where the gateway can read it; the operation that makes it live. Pass it to `wait`."""
+        return self._read("POST", _path("adapters"), Accepted, json={"name": name, "source": source}).operation
+
     def wait(self, operation: OperationView) -> None:
         """Until it has succeeded. Raises `CallFailed` with the error that it failed with."""
         ended = self._read(
@@ -181,6 +185,10 @@ class AdminClient:
 
     def promote(self, name: str, number: int) -> None:
         self._call("POST", _path("adapters", name, "promote"), json={"version": number}, answer_s=_LONG_ANSWER_S)
+
+    def prefetch(self, name: str, tier: str) -> None:
+        """Returns when every replica has it there."""
+        self._call("POST", _path("adapters", name, "prefetch"), json={"tier": tier}, answer_s=_LONG_ANSWER_S)
 
     def set_canary(self, name: str, number: int, weight: float) -> None:
         body = {"version": number, "weight": weight}

@@ -2,7 +2,7 @@
 
 import typer
 
-from loramux_bench.cli import compare, gate, run, scenarios, token, trust
+from loramux_bench.cli import compare, cost, gate, run, scale, scenarios, slots, stall, tiers, token, trust
 from loramux_bench.cli.root import BenchGroup
 
 app = typer.Typer(
@@ -19,3 +19,8 @@ app.command("token")(token.token)
 app.command("compare")(compare.compare)
 app.command("gate")(gate.gate)
 app.command("trust")(trust.trust)
+app.command("cost")(cost.cost)
+app.command("scale")(scale.scale)
+app.command("slots")(slots.slots)
+app.command("stall")(stall.stall)
+app.command("tiers")(tiers.tiers)

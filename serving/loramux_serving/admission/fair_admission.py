@@ -1,11 +1,13 @@
 """Places at the engines: limits first, then the fair queue.
 
 The life of a request here: `admit` → limits of key and adapter (refused: `RateLimited`) → a place at once where there
-is room and nobody waits for it, else a wait in the adapter's line (`QueueFull`, `QueueTimeout`) → the request runs →
-the place goes back, to the adapter whose turn it is. One process, one event loop; limits are this process's own.
+is room, the adapter has a slot or can have one, and nobody waits for it, else a wait in the adapter's line
+(`QueueFull`, `QueueTimeout`) → the request runs → the place goes back, to the adapter whose turn it is. One process,
+one event loop; limits are this process's own.
 """
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -28,6 +30,10 @@ class Timer(Protocol):
     def cancel(self) -> object: ...
 
 
+Soon = Callable[[], object]
+"""Hears, on the loop, that a request waits and that its adapter's turn is near: what it needs should be got ready. Does
+not raise."""
+
 CallLater = Callable[[float, Callable[[], object]], Timer]
 """Calls back after so many seconds, on the event loop."""
 
@@ -40,9 +46,12 @@ class AdapterLoad:
 
 @dataclass(frozen=True, slots=True)
 class AdmissionSnapshot:
-    """`capacity` is how many may run at a time; `adapters` has those of which something runs or waits."""
+    """`capacity` is how many may run at a time, `slots` how many adapters (None: as many as there are), of which
+    `slots_held` do or are about to; `adapters` has those of which something runs or waits."""
 
     capacity: int
+    slots: int | None
+    slots_held: int
     running: int
     queued: int
     adapters: Mapping[str, AdapterLoad] = field(default_factory=dict)
@@ -50,10 +59,11 @@ class AdmissionSnapshot:
 
 class FairAdmission:
     """`relay.ports.Admission`. Room for `max_concurrent` requests on each ready replica, and on one while none is
-    ready: then the engine's own error reaches the caller sooner than a time-out would.
+    ready: then the engine's own error reaches the caller sooner than a time-out would. No more adapters run than the
+    engines have slots.
 
-    Fairness is that of `FairQueue`. Whoever leaves, at whatever moment, leaves no place behind. Where there is room,
-    entering takes no task, future, timer or lock.
+    Fairness is that of `FairQueue` and `Slots`. Whoever leaves, at whatever moment, leaves no place behind. Where there
+    is room, entering takes no task, future, timer or lock.
     """
 
     def __init__(
@@ -62,30 +72,41 @@ class FairAdmission:
         clock: Clock,
         ready_replicas: Callable[[], int],
         call_later: CallLater | None = None,
+        *,
+        slots: Callable[[], int] | None = None,
     ) -> None:
-        """`ready_replicas` is called on the hot path and must be cheap. `call_later` None: the running loop's."""
+        """`ready_replicas` and `slots`, how many adapters the ready replicas can run at a time (None: as many as
+        come), are called on the hot path and must be cheap. `call_later` None: the running loop's."""
         self._settings = settings
         self._clock = clock
         self._ready_replicas = ready_replicas
+        self._slots = slots or (lambda: sys.maxsize)
         self._call_later = call_later
         self._limits = RateLimits(settings)
         self._aside: Counter[str] = Counter()
         """By adapter, requests that gave their place back for a while."""
-        self._queue: FairQueue[_Waiter] = FairQueue(settings.max_concurrent_per_adapter, _Waiter.still_waits)
+        self._queue: FairQueue[_Waiter] = FairQueue(
+            settings.max_concurrent_per_adapter, _Waiter.still_waits, slot_turn_s=settings.slot_turn_s
+        )
 
-    def admit(self, principal: Principal, adapter: str) -> "Place":
+    def admit(self, principal: Principal, adapter: str, slot: str | None = None, soon: Soon | None = None) -> "Place":
         """A context manager, entered once. Entering raises `RateLimited`, `QueueFull` and `QueueTimeout`, each with
-        `retry_after_s`; what is refused for want of room in the queue does not count against the limits."""
-        return Place(self, principal, adapter)
+        `retry_after_s`; what is refused for want of room in the queue does not count against the limits.
+
+        `slot` names what takes a slot of an engine, None where nothing does. `soon` is called at most once, and only
+        where the request has to wait."""
+        return Place(self, principal, adapter, slot, soon)
 
     def capacity_changed(self) -> None:
         """Let in who may now run. To be called on the loop when a replica became ready."""
-        self._let_in()
+        self._let_in(self._slots(), self._clock.monotonic())
 
     def snapshot(self) -> AdmissionSnapshot:
         queue = self._queue
         return AdmissionSnapshot(
             capacity=self._capacity(),
+            slots=None if (slots := self._slots()) == sys.maxsize else slots,
+            slots_held=queue.slots_held,
             running=queue.running,
             queued=queue.queued + self._aside.total(),
             adapters={
@@ -100,35 +121,38 @@ class FairAdmission:
         assert self._queue.queued + self._aside.total() <= self._settings.max_queue
         assert all(number > 0 for number in self._aside.values())
 
-    def enter(self, principal: Principal, adapter: str) -> bool:
+    def enter(self, principal: Principal, adapter: str, slot: str | None) -> bool:
         """For `Place`. True: it has a place; False: it has none, and there is room in the queue. Raises
         `RateLimited` and `QueueFull`."""
         now = self._clock.monotonic()
         self._limits.check(principal, adapter, now)
-        if self._queue.anyone_next:
-            self._let_in()
-        entered = self._queue.start(adapter, self._capacity())
+        entered = self._start(adapter, slot, now)
         if not entered:
             self._require_room(adapter)
         self._limits.take(principal, adapter, now)
         return entered
 
-    async def wait(self, adapter: str) -> float:
+    async def wait(self, adapter: str, slot: str | None, soon: Soon | None, *, ahead: bool = False) -> float:
         """For `Place`. Wait for a place, and give the seconds that it took. Raises `QueueTimeout`; no place is held
         where this raises, or is cancelled."""
         began = self._clock.monotonic()
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(loop.create_future())
+        waiter = _Waiter(loop.create_future(), soon)
         timer = (self._call_later or loop.call_later)(self._settings.queue_timeout_s, waiter.give_up)
-        self._queue.push(adapter, waiter)
+        self._queue.push(adapter, slot, waiter, began, ahead=ahead)
         granted = False
         try:
+            slots = self._slots()
+            self._let_in(slots, began)
+            if slot is not None and self._queue.waits_for_slot(slot):
+                self._tell_soon(slots)
+            else:
+                waiter.tell_soon()
             granted = await waiter.granted
         finally:
             timer.cancel()
-            # The place may have come in the very tick in which the wait was cancelled.
-            if not granted and not self._queue.remove(adapter, waiter) and waiter.has_place():
-                self.leave(adapter)
+            if not granted:
+                self._give_up(adapter, slot, waiter)
         if not granted:
             raise QueueTimeout(
                 f"No place for {adapter!r} became free within {self._settings.queue_timeout_s:g} s.",
@@ -137,20 +161,24 @@ class FairAdmission:
             )
         return self._clock.monotonic() - began
 
-    def step_aside(self, adapter: str) -> None:
+    def _give_up(self, adapter: str, slot: str | None, waiter: "_Waiter") -> None:
+        if not self._queue.remove(adapter, slot, waiter):
+            # The place may have come in the very tick in which the wait was cancelled.
+            if waiter.has_place():
+                self.leave(adapter, slot)
+        elif self._queue.anyone_next:  # it may have been the first in line for a slot
+            self._let_in(self._slots(), self._clock.monotonic())
+
+    def step_aside(self, adapter: str, slot: str | None) -> None:
         """For `Place`. Give a place back, and count as waiting. Raises `QueueFull`; then the place is still held."""
         self._require_room(adapter)
         self._aside[adapter] += 1
-        self.leave(adapter)
+        self.leave(adapter, slot)
 
-    def step_back(self, adapter: str) -> bool:
+    def step_back(self, adapter: str, slot: str | None) -> bool:
         """For `Place`. Waits no more, or from now on in the queue: True with a place, False without."""
-        self._aside[adapter] -= 1
-        if not self._aside[adapter]:
-            del self._aside[adapter]
-        if self._queue.anyone_next:
-            self._let_in()
-        return self._queue.start(adapter, self._capacity())
+        self.stay_away(adapter)
+        return self._start(adapter, slot, self._clock.monotonic())
 
     def stay_away(self, adapter: str) -> None:
         """For `Place`. It does not come back."""
@@ -158,11 +186,11 @@ class FairAdmission:
         if not self._aside[adapter]:
             del self._aside[adapter]
 
-    def leave(self, adapter: str) -> None:
+    def leave(self, adapter: str, slot: str | None) -> None:
         """For `Place`. Give a place back."""
-        self._queue.finish(adapter)
+        self._queue.finish(adapter, slot)
         if self._queue.anyone_next:
-            self._let_in()
+            self._let_in(self._slots(), self._clock.monotonic())
 
     def spend(self, principal: Principal, adapter: str, tokens: int) -> None:
         """For `Place`."""
@@ -171,10 +199,25 @@ class FairAdmission:
     def _capacity(self) -> int:
         return self._settings.max_concurrent * max(1, self._ready_replicas())
 
-    def _let_in(self) -> None:
+    def _start(self, adapter: str, slot: str | None, now: float) -> bool:
+        slots = 0 if slot is None else self._slots()
+        if self._queue.anyone_next:
+            self._let_in(slots or self._slots(), now)
+        return self._queue.start(adapter, slot, self._capacity(), slots, now)
+
+    def _let_in(self, slots: int, now: float) -> None:
         capacity = self._capacity()
-        while (waiter := self._queue.next(capacity)) is not None:
+        moved = False
+        while (waiter := self._queue.next(capacity, slots, now)) is not None:
             waiter.granted.set_result(True)
+            moved = True
+        if moved:
+            self._tell_soon(slots)
+
+    def _tell_soon(self, slots: int) -> None:
+        """Those who come next, so many that all slots could change hands."""
+        for waiter in self._queue.soon(slots):
+            waiter.tell_soon()
 
     def _require_room(self, adapter: str) -> None:
         settings = self._settings
@@ -196,18 +239,22 @@ class Place:
     """`relay.ports.Admitted` and the context manager around it: one place, from enter to exit. `spend` may be called
     before the exit or after it."""
 
-    __slots__ = ("_adapter", "_admission", "_holds", "_principal", "waited_s")
+    __slots__ = ("_adapter", "_admission", "_holds", "_principal", "_slot", "_soon", "waited_s")
 
-    def __init__(self, admission: FairAdmission, principal: Principal, adapter: str) -> None:
+    def __init__(
+        self, admission: FairAdmission, principal: Principal, adapter: str, slot: str | None, soon: Soon | None
+    ) -> None:
         self._admission = admission
         self._principal = principal
         self._adapter = adapter
+        self._slot = slot
+        self._soon = soon
         self._holds = False
         self.waited_s = 0.0
 
     async def __aenter__(self) -> "Place":
-        if not self._admission.enter(self._principal, self._adapter):
-            self.waited_s = await self._admission.wait(self._adapter)
+        if not self._admission.enter(self._principal, self._adapter, self._slot):
+            self.waited_s = await self._admission.wait(self._adapter, self._slot, self._soon)
         self._holds = True
         return self
 
@@ -215,22 +262,23 @@ class Place:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._holds:
-            self._admission.leave(self._adapter)
+            self._admission.leave(self._adapter, self._slot)
 
     @asynccontextmanager
     async def aside(self) -> AsyncIterator[None]:
         """Give the place to others for the length of the block, as while an adapter is loaded, and wait for one
-        again at its end. Meanwhile it counts as one that waits. Raises `QueueFull` before the block, and
+        again at its end. Meanwhile it counts as one that waits, and its adapter's slot is free if nothing else of it
+        runs; afterwards the adapter comes before those that had no slot yet. Raises `QueueFull` before the block, and
         `QueueTimeout` after it."""
-        self._admission.step_aside(self._adapter)
+        self._admission.step_aside(self._adapter, self._slot)
         self._holds = False
         try:
             yield
         except BaseException:
             self._admission.stay_away(self._adapter)
             raise
-        if not self._admission.step_back(self._adapter):
-            self.waited_s += await self._admission.wait(self._adapter)
+        if not self._admission.step_back(self._adapter, self._slot):
+            self.waited_s += await self._admission.wait(self._adapter, self._slot, None, ahead=True)
         self._holds = True
 
     def spend(self, tokens: int) -> None:
@@ -241,10 +289,17 @@ class Place:
 class _Waiter:
     """`granted` is True with a place, and False when the time was up; cancelled with the task that waits for it."""
 
-    __slots__ = ("granted",)
+    __slots__ = ("_soon", "granted")
 
-    def __init__(self, granted: "asyncio.Future[bool]") -> None:
+    def __init__(self, granted: "asyncio.Future[bool]", soon: Soon | None) -> None:
         self.granted = granted
+        self._soon = soon
+
+    def tell_soon(self) -> None:
+        """Once, and not if it waits no more."""
+        soon, self._soon = self._soon, None
+        if soon is not None and self.still_waits():
+            soon()
 
     def still_waits(self) -> bool:
         return not self.granted.done()

@@ -1,13 +1,14 @@
 """`/healthz`, `/readyz`, `/metrics`: for probes and Prometheus, without a key."""
 
-from collections import Counter
-
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
+from loramux_adapters.errors import StorageError
 from loramux_serving.api.dependencies import ServicesDep
+from loramux_serving.api.look import look
 from loramux_serving.services import Services
 from loramux_serving.telemetry.metrics import CONTENT_TYPE
+from loramux_serving.whereabouts import Whereabouts
 
 router = APIRouter(tags=["health"])
 
@@ -29,10 +30,22 @@ async def readyz(services: ServicesDep) -> JSONResponse:
 
 @router.get("/metrics")
 async def metrics(services: ServicesDep) -> Response:
-    """Each scrape asks every engine what it holds."""
-    for replica, held in (await services.manager.residents()).items():
-        services.metrics.residents(replica, Counter(resident.tier for resident in held))
+    """With what the engines last reported."""
+    try:
+        _show_tiers(services, await look(services))
+    except StorageError:
+        services.metrics.tiers.clear()
     return Response(services.metrics.expose(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def _show_tiers(services: Services, found: Whereabouts) -> None:
+    state = services.registry.snapshot.state
+    live = {
+        name: version
+        for name, adapter in state.adapters.items()
+        if adapter.live is not None and (version := state.versions.get((name, adapter.live))) is not None
+    }
+    services.metrics.tiers.show(found, services.manager.capabilities(), live)
 
 
 def _missing(services: Services) -> list[str]:

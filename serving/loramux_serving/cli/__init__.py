@@ -10,6 +10,7 @@ from loramux_serving.cli.gateway import Gateway
 from loramux_serving.cli.root import RootGroup
 from loramux_serving.cli.serve import serve
 from loramux_serving.cli.session import Session, admin_key, default_url
+from loramux_serving.cli.top import top
 
 app = typer.Typer(
     name="loramux",
@@ -30,6 +31,7 @@ for name, part in (
 app.command("serve")(serve)
 app.command("try")(trial.try_prompt)
 app.command("events")(events.follow)
+app.command("top")(top)
 
 
 @app.callback()

@@ -64,6 +64,14 @@ class Gateway:
             )
         return _content(answer)
 
+    def text(self, path: str, *, answer_s: float = _ANSWER_S) -> str:
+        """The answer's body where it is no JSON. Raises `Fault`."""
+        with self._faults(answer_s):
+            answer = self._client().get(path, timeout=httpx.Timeout(answer_s, connect=_CONNECT_S))
+        if not answer.is_success:
+            _content(answer)
+        return answer.text
+
     def send(self, method: str, path: str, *, params: Mapping[str, str | int] | None = None, **body: Any) -> Any:
         """As `call`, with a body that is streamed: `content` and `headers`, or `files`, as httpx takes them."""
         with self._faults(LONG_ANSWER_S):

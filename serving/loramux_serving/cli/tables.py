@@ -7,8 +7,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from loramux_serving.cli import canary_facts
 from loramux_serving.cli.gateway import printable
-from loramux_serving.cli.units import ago, moment, optional, places, size
+from loramux_serving.cli.tier_columns import TierColumns, counted
+from loramux_serving.cli.units import ago, moment, optional, size
 
 View = Mapping[str, Any]
 
@@ -16,6 +18,7 @@ _COLOURS = {"ready": "green", "failed": "red", "deleting": "yellow", "arriving":
 
 
 def adapters(views: Sequence[View], now_s: float) -> Table:
+    tiers = TierColumns.of(view["tiers"] for view in views)
     rows = []
     for view in views:
         live = _live(view)
@@ -25,7 +28,8 @@ def adapters(views: Sequence[View], now_s: float) -> Table:
                 view["state"],
                 optional(view["live"]),
                 canary(view),
-                places(view["tiers"]),
+                *tiers.cells(view["tiers"], view["residency"]),
+                optional(view["pin"]),
                 optional(live.get("rank")),
                 size(live.get("bytes")),
                 str(view["requests"]),
@@ -33,8 +37,8 @@ def adapters(views: Sequence[View], now_s: float) -> Table:
                 ", ".join(view["aliases"]) or "-",
             )
         )
-    columns = ("NAME", "STATE", "LIVE", "CANARY", "TIER", "RANK", "SIZE", "REQUESTS", "LAST USED", "ALIASES")
-    return _table(columns, rows, right=("LIVE", "RANK", "SIZE", "REQUESTS"))
+    before, after = ("NAME", "STATE", "LIVE", "CANARY"), ("PIN", "RANK", "SIZE", "REQUESTS", "LAST USED", "ALIASES")
+    return _table((*before, *tiers.names, *after), rows, right=("LIVE", "RANK", "SIZE", "REQUESTS"))
 
 
 def adapter(view: View, now_s: float) -> Group:
@@ -44,19 +48,23 @@ def adapter(view: View, now_s: float) -> Group:
         ("state", view["state"]),
         ("base", view["base"]),
         ("live", optional(view["live"])),
+        ("previous", optional(view["previous"])),
         ("canary", canary(view)),
+        *canary_facts.facts(view, now_s),
         ("aliases", ", ".join(view["aliases"]) or "-"),
         ("pin", optional(view["pin"])),
+        ("running", f"{view['running']}, {view['queued']} queued"),
         ("requests", str(view["requests"])),
         ("last used", ago(view["last_used_at"], now_s)),
         ("created", moment(view["created_at"])),
         ("updated", moment(view["updated_at"])),
     )
+    tiers = TierColumns.of(version["tiers"] for version in view["versions"])
     rows = [
         (
             str(version["number"]),
             version["state"],
-            places(version["tiers"]),
+            *tiers.cells(version["tiers"], {}),
             optional(version["rank"]),
             ", ".join(version["modules"]) or "-",
             size(version["bytes"]),
@@ -66,13 +74,23 @@ def adapter(view: View, now_s: float) -> Group:
         )
         for version in view["versions"]
     ]
-    columns = ("VERSION", "STATE", "TIER", "RANK", "MODULES", "SIZE", "SHA256", "SOURCE", "REASON")
+    columns = ("VERSION", "STATE", *tiers.names, "RANK", "MODULES", "SIZE", "SHA256", "SOURCE", "REASON")
     warnings = [
         Text(printable(f"version {version['number']}: {warning}"), style="yellow")
         for version in view["versions"]
         for warning in version["warnings"]
     ]
-    return Group(facts, _table(columns, rows, right=("VERSION", "RANK", "SIZE")), *warnings)
+    versions = _table(columns, rows, right=("VERSION", "RANK", "SIZE"))
+    return Group(facts, Text(), residency(view), Text(), versions, *warnings)
+
+
+def residency(view: View) -> Table:
+    """Where the live version is, by the engines' own reports."""
+    rows = [
+        (replica, found["tier"], optional(found["pin"]), size(found["bytes"]), f"{found['age_s']:.1f} s")
+        for replica, found in view["residency"].items()
+    ]
+    return _table(("REPLICA", "TIER", "PINNED", "MEMORY", "REPORTED"), rows, right=("MEMORY", "REPORTED"))
 
 
 def aliases(views: Sequence[View]) -> Table:
@@ -122,18 +140,31 @@ def replicas(views: Sequence[View], now_s: float) -> Table:
             str(view["outstanding"]),
             str(view["restarts"]),
             ago(view["since"], now_s),
-            _counted(view["adapters"].values()),
+            occupancy(view["slots"]),
+            occupancy(view["host"]),
+            "-" if view["host"] is None else size(view["host"]["bytes"] or None),
+            counted(view["adapters"].values()),
             optional(view["detail"]),
         )
         for view in views
     ]
-    columns = ("ID", "STATE", "URL", "REQUESTS", "RESTARTS", "SINCE", "ADAPTERS", "DETAIL")
-    return _table(columns, rows, right=("REQUESTS", "RESTARTS"))
+    columns = ("ID", "STATE", "URL", "REQUESTS", "RESTARTS", "SINCE", "SLOTS", "HOST", "BYTES", "ADAPTERS", "DETAIL")
+    return _table(columns, rows, right=("REQUESTS", "RESTARTS", "SLOTS", "HOST", "BYTES"))
+
+
+def occupancy(found: View | None) -> str:
+    """`3/8`, `3/8 1 pinned`; `-` where it is not known."""
+    if found is None:
+        return "-"
+    pinned = f" {found['pinned']} pinned" if found["pinned"] else ""
+    return f"{found['used']}/{found['total']}{pinned}"
 
 
 def canary(view: View) -> str:
     found = view["canary"]
-    return "-" if found is None else f"{found['version']} ({found['weight']:.0%})"
+    if found is None:
+        return "-"
+    return f"{found['version']} ({found['weight']:.0%}{', by key' if found['sticky'] == 'key' else ''})"
 
 
 def reason(failure: View | None) -> str:
@@ -144,27 +175,22 @@ def _live(view: View) -> View:
     return next((version for version in view["versions"] if version["number"] == view["live"]), {})
 
 
-def _counted(tiers: Iterable[str]) -> str:
-    held = list(tiers)
-    return ", ".join(f"{held.count(tier)} {tier}" for tier in sorted(set(held))) or "-"
-
-
 def _facts(*facts: tuple[str, str]) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, value in facts:
-        table.add_row(Text(name, style="bold"), _cell(value))
+        table.add_row(Text(name, style="bold"), cell(value))
     return table
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        table.add_column(cell(column), justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(cell(value) for value in row))
     return table
 
 
-def _cell(value: str) -> Text:
+def cell(value: str) -> Text:
     """States have a colour; nothing in a value is taken for markup or for a terminal's commands."""
     return Text(printable(value), style=_COLOURS.get(value, ""))

@@ -34,6 +34,24 @@ def moment(at_s: float | None) -> str:
     return "-" if at_s is None else datetime.fromtimestamp(at_s).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
+def duration(seconds: float | None) -> str:
+    """`0.4 ms`, `80 ms`, `1.2 s`, `5 min`; `-` where it is not known."""
+    if seconds is None:
+        return "-"
+    if seconds < 0.01:
+        return f"{seconds * 1e3:.1f} ms"
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def rate(per_s: float | None) -> str:
+    """`0`, `0.4`, `12`; `-` where it is not known."""
+    if per_s is None:
+        return "-"
+    return f"{per_s:.0f}" if per_s >= 9.95 or per_s == 0 else f"{per_s:.1f}"
+
+
 def places(tiers: Mapping[str, str]) -> str:
     """`gpu` where all replicas agree, else `engine-0=gpu engine-1=disk`; `-` without replicas."""
     found = set(tiers.values())

@@ -142,6 +142,7 @@ def _environment(
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_PLUGINS": _plugins(settings, settings.extra_env.get("VLLM_PLUGINS", host_env.get("VLLM_PLUGINS", ""))),
         "PYTHONUNBUFFERED": "1",
+        "LORAMUX_STAGING": str(int(settings.staging)),
         "LORAMUX_STAGING_WORKERS": str(settings.staging_workers),
         "LORAMUX_STAGING_NICENESS": str(settings.staging_niceness),
     }

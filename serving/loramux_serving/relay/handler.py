@@ -92,11 +92,12 @@ class Relay:
         story.started_at = perf_counter()
         request = decode(exchange.head.endpoint, body)
         sticky = first(headers, STICKY)
-        target = self._names.resolve(request.model, sticky)
+        target = self._names.resolve(request.model, sticky, principal.key_id)
         story.target = target
         story.streamed = request.stream
         self._authenticator.require_adapter(principal, target.adapter)
-        async with self._admission.admit(principal, target.adapter) as admitted:
+        slot = None if target.is_base else target.engine_name
+        async with self._admission.admit(principal, target.adapter, slot, lambda: self._foresee(target)) as admitted:
             story.queue_s = admitted.waited_s
             try:
                 await self._try_replicas(exchange, request, principal, sticky, story, admitted)
@@ -116,10 +117,12 @@ class Relay:
         tried: set[str] = set()
         failure: EngineError | None = None
         for _ in range(1 + self.settings.retries):
-            # The wait may have been long: what the name means now is what counts.
-            target = self._names.resolve(request.model, sticky)
-            if story.target is None or target.adapter != story.target.adapter:
-                self._authenticator.require_adapter(principal, target.adapter)
+            target = story.target
+            if target is None or tried or admitted.waited_s > 0:
+                # The wait may have been long: what the name means now is what counts.
+                target = self._names.resolve(request.model, sticky, principal.key_id)
+                if story.target is None or target.adapter != story.target.adapter:
+                    self._authenticator.require_adapter(principal, target.adapter)
             replica = self._fleet.pick(target, tried)
             story.target, story.replica = target, replica.id
             try:
@@ -128,9 +131,9 @@ class Relay:
                     async with admitted.aside():
                         await self._leases.stage(target, replica.id)
                     story.queue_s = admitted.waited_s
-                    story.target = target = self._names.resolve(request.model, sticky)
+                    story.target = target = self._names.resolve(request.model, sticky, principal.key_id)
                 async with self._leases.lease(target, replica.id):
-                    with replica.request():
+                    with self._fleet.request(target, replica.id):
                         await self._ask(replica, target, exchange, request, story)
             except (EngineUnavailable, EngineFailed, AdapterLost) as error:
                 failure = error
@@ -146,6 +149,15 @@ class Relay:
         raise EngineUnavailable(
             f"No engine could answer: {failure.message}", retry_after_s=failure.retry_after_s or 1.0
         ) from failure
+
+    def _foresee(self, target: Target) -> None:
+        """The request waits: let its adapter be loaded meanwhile."""
+        try:
+            replica = self._fleet.pick(target)
+        except EngineUnavailable:
+            return
+        if not self._leases.staged(target, replica.id):
+            self._leases.foresee(target, replica.id)
 
     async def _ask(
         self, replica: Replica, target: Target, exchange: Exchange, request: InferenceRequest, story: Story

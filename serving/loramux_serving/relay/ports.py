@@ -1,6 +1,6 @@
 """What the relay needs of the rest of the gateway."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -59,9 +59,9 @@ class Authenticator(Protocol):
 
 
 class Names(Protocol):
-    def resolve(self, model: str, sticky: str | None = None) -> Target:
+    def resolve(self, model: str, sticky: str | None = None, key_id: str | None = None) -> Target:
         """What the name means now. Memory only. Raises `ModelNotFound`. `sticky` keeps a caller on one side of a
-        canary split."""
+        canary split; without it `key_id` does, where the canary goes by the caller's key."""
         ...
 
 
@@ -82,9 +82,18 @@ class Admitted(Protocol):
 
 
 class Admission(Protocol):
-    def admit(self, principal: Principal, adapter: str) -> AbstractAsyncContextManager[Admitted]:
+    def admit(
+        self,
+        principal: Principal,
+        adapter: str,
+        slot: str | None = None,
+        soon: Callable[[], object] | None = None,
+    ) -> AbstractAsyncContextManager[Admitted]:
         """Wait for a place, fairly between adapters; the place is given back on exit. Raises `RateLimited`,
-        `QueueFull`, `QueueTimeout`, each with `retry_after_s`."""
+        `QueueFull`, `QueueTimeout`, each with `retry_after_s`.
+
+        `slot` is the engine's name of what takes one of its slots for adapters, None for the base. `soon`, which must
+        not raise, is called at most once, while the request waits and its turn is near."""
         ...
 
 
@@ -97,10 +106,6 @@ class Replica(Protocol):
     @property
     def url(self) -> str: ...
 
-    def request(self) -> AbstractContextManager[None]:
-        """Counts one outstanding request."""
-        ...
-
     def suspect(self) -> None:
         """Tell that a connection failed, so that health is looked at now."""
         ...
@@ -110,6 +115,10 @@ class Fleet(Protocol):
     def pick(self, target: Target, avoid: Collection[str] = ()) -> Replica:
         """The ready replica that suits best; one not in `avoid` where there is one. Raises `EngineUnavailable`,
         with `retry_after_s`."""
+        ...
+
+    def request(self, target: Target, replica_id: str) -> AbstractContextManager[None]:
+        """Counts one outstanding request for `target` on the replica."""
         ...
 
 
@@ -127,6 +136,11 @@ class Leases(Protocol):
 
     async def stage(self, target: Target, replica_id: str) -> None:
         """Load `target` on the replica. Raises what `lease` raises."""
+        ...
+
+    def foresee(self, target: Target, replica_id: str) -> None:
+        """A request for `target` waits for its turn, and will probably run on the replica: what loading can be done
+        meanwhile should begin. Returns at once; does not raise."""
         ...
 
     def lost(self, target: Target, replica_id: str) -> None:

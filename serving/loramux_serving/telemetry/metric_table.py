@@ -25,7 +25,8 @@ _REQUEST_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160,
 _QUEUE_S = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _TTFT_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3, 6, 12, 30, 60)
 _TPOT_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.4, 0.8, 2)
-_LOAD_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_LOAD_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+"""From a copy into a slot to a fetch from far away."""
 
 REQUESTS = MetricSpec(
     "loramux_requests_total",
@@ -83,6 +84,29 @@ COMPLETION_TOKENS = MetricSpec(
     "tokens",
     "Tokens of answers, as the engine counted them.",
 )
+VERSION_REQUESTS = MetricSpec(
+    "loramux_version_requests_total",
+    "counter",
+    ("adapter", "version", "outcome"),
+    "requests",
+    "Inference requests that came to a version, by how they ended.",
+)
+VERSION_DURATION = MetricSpec(
+    "loramux_version_request_duration_seconds",
+    "histogram",
+    ("adapter", "version"),
+    "seconds",
+    "Time from a request's end to the last byte of its answer, of requests that a version answered whole.",
+    _REQUEST_S,
+)
+VERSION_TTFT = MetricSpec(
+    "loramux_version_time_to_first_token_seconds",
+    "histogram",
+    ("adapter", "version"),
+    "seconds",
+    "Time from a request's end to the first byte of a version's streamed answer.",
+    _TTFT_S,
+)
 ADAPTER_LOAD = MetricSpec(
     "loramux_adapter_load_seconds",
     "histogram",
@@ -103,7 +127,40 @@ ADAPTERS_RESIDENT = MetricSpec(
     "gauge",
     ("replica", "tier"),
     "adapters",
-    "Adapters that a replica holds, by its own report.",
+    "Adapters that a replica holds, each in its best tier, by the engine's own report.",
+)
+ADAPTERS_PINNED = MetricSpec(
+    "loramux_adapters_pinned",
+    "gauge",
+    ("replica", "tier"),
+    "adapters",
+    "Adapters that a replica's engine keeps in a tier or above, by its own report.",
+)
+TIER_BYTES = MetricSpec(
+    "loramux_tier_bytes",
+    "gauge",
+    ("replica", "tier"),
+    "bytes",
+    "What the weights of the adapters in a tier take in host memory, by the engine's own report; the disk tier, which "
+    "belongs to no replica, on disk.",
+)
+SLOTS = MetricSpec("loramux_slots", "gauge", ("replica",), "adapters", "Adapters that fit into a replica's GPU slots.")
+PLACES = MetricSpec(
+    "loramux_places", "gauge", ("replica",), "adapters", "Adapters that fit into a replica's host memory."
+)
+TIER_REPORT_AGE = MetricSpec(
+    "loramux_tier_report_age_seconds",
+    "gauge",
+    ("replica",),
+    "seconds",
+    "Age of the report from which a replica's tiers are told.",
+)
+ADAPTER_TIER = MetricSpec(
+    "loramux_adapter_tier",
+    "gauge",
+    ("adapter", "replica"),
+    "0 to 3",
+    "Where an adapter's live version is on a replica: 3 in a GPU slot, 2 in host memory, 1 on disk, 0 remote.",
 )
 ADAPTER_LIVE_VERSION = MetricSpec(
     "loramux_adapter_live_version", "gauge", ("adapter",), "version number", "The version that the name serves."
@@ -135,9 +192,18 @@ METRICS = (
     TPOT,
     PROMPT_TOKENS,
     COMPLETION_TOKENS,
+    VERSION_REQUESTS,
+    VERSION_DURATION,
+    VERSION_TTFT,
     ADAPTER_LOAD,
     ADAPTER_EVICTIONS,
     ADAPTERS_RESIDENT,
+    ADAPTERS_PINNED,
+    TIER_BYTES,
+    SLOTS,
+    PLACES,
+    TIER_REPORT_AGE,
+    ADAPTER_TIER,
     ADAPTER_LIVE_VERSION,
     ENGINE_RESTARTS,
     REPLICA_STATE,

@@ -13,6 +13,8 @@ from loramux_serving.relay.ports import RequestRecord
 from loramux_serving.telemetry import metric_table as table
 from loramux_serving.telemetry.adapter_labels import OTHER, AdapterLabels
 from loramux_serving.telemetry.metric_table import MetricSpec
+from loramux_serving.telemetry.tier_gauges import TierGauges
+from loramux_serving.telemetry.version_series import VersionSeries
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -42,9 +44,10 @@ class Metrics:
         self._tpot = _histogram(table.TPOT, registry)
         self._prompt_tokens = _counter(table.PROMPT_TOKENS, registry)
         self._completion_tokens = _counter(table.COMPLETION_TOKENS, registry)
+        self._versions = VersionSeries(registry)
         self._load = _histogram(table.ADAPTER_LOAD, registry)
         self._evictions = _counter(table.ADAPTER_EVICTIONS, registry)
-        self._resident = _gauge(table.ADAPTERS_RESIDENT, registry)
+        self.tiers = TierGauges(registry, self._labels)
         self._live_version = _gauge(table.ADAPTER_LIVE_VERSION, registry)
         self._restarts = _counter(table.ENGINE_RESTARTS, registry)
         self._replica_state = _gauge(table.REPLICA_STATE, registry)
@@ -60,6 +63,7 @@ class Metrics:
         if series is None:
             series = self._series[label] = _AdapterSeries(self, label)
         series.count(record)
+        self._versions.count(record)
         if record.error_code is not None:
             self._request_errors.labels(record.error_code if record.error_code in self._codes else OTHER).inc()
 
@@ -71,10 +75,11 @@ class Metrics:
         """An adapter left `tier`. `reason` is a fixed word of the code, such as `lru` or `deleted`."""
         self._evictions.labels(tier, reason).inc()
 
-    def live_versions(self, live: Mapping[str, int | None]) -> None:
-        """The registry has just these adapters, with these versions live, oldest adapter first: so every gateway
-        process over one registry gives labels to the same ones. Those that the registry has no more are forgotten,
-        and so a late request of a deleted adapter can not keep its label."""
+    def live_versions(self, live: Mapping[str, int | None], canaries: Mapping[str, int] | None = None) -> None:
+        """The registry has just these adapters, with these versions live and these as canaries, oldest adapter
+        first: so every gateway process over one registry gives labels to the same ones. Those that the registry has
+        no more are forgotten, and so a late request of a deleted adapter can not keep its label."""
+        canary_of = canaries or {}
         for gone in self._labels.own() - live.keys():
             self.forget(gone)
         for adapter, number in live.items():
@@ -84,12 +89,19 @@ class Metrics:
                 self._live_version.remove_by_labels({"adapter": adapter})
             else:
                 self._live_version.labels(adapter).set(number)
+        self._versions.serving(
+            {
+                adapter: [each for each in (live[adapter], canary_of.get(adapter)) if each is not None]
+                for adapter in self._labels.own() & live.keys()
+            }
+        )
 
     def forget(self, adapter: str) -> None:
         """The adapter was deleted: its series end, and its label is free for another."""
         if not self._labels.forget(adapter):
             return
         self._series.pop(adapter, None)
+        self._versions.forget(adapter)
         for metric in (
             self._requests,
             self._duration,
@@ -113,11 +125,6 @@ class Metrics:
         for label, number in sums.items():
             self._queued.labels(label).set(number)
 
-    def residents(self, replica: str, by_tier: Mapping[Tier, int]) -> None:
-        """How many adapters a replica says that it holds; a tier that is not named holds none."""
-        for tier in (Tier.GPU, Tier.CPU):
-            self._resident.labels(replica, tier).set(by_tier.get(tier, 0))
-
     def engine_restarted(self, replica: str) -> None:
         self._restarts.labels(replica).inc()
 
@@ -134,7 +141,7 @@ class Metrics:
     def forget_replica(self, replica: str) -> None:
         """The replica left the fleet: its gauges end. Its restarts stay counted."""
         self._states.pop(replica, None)
-        for gauge in (self._resident, self._replica_state, self._outstanding):
+        for gauge in (self._replica_state, self._outstanding):
             gauge.remove_by_labels({"replica": replica})
 
     def before_scrape(self, refresh: Callable[[], None]) -> None:

@@ -37,7 +37,7 @@ async def list_adapters(
 ) -> AdapterPage:
     """By name. `cursor` is `next_cursor` of the page before; adapters that come or go meanwhile do not disturb the
     rest."""
-    catalog = await Catalog.look(services)
+    catalog = await Catalog.glance(services)
     matching = [
         name
         for name in catalog.names()
@@ -60,9 +60,9 @@ async def describe_adapter(services: ServicesDep, name: str) -> AdapterView:
 @router.post("/adapters", status_code=202, responses={201: {"model": AdapterView}})
 async def add_adapter(services: ServicesDep, body: AddAdapter, response: Response) -> Accepted | AdapterView:
     """202 with an operation, or with `wait` 201 when the adapter answers, or the error that it failed with."""
-    _, _, operation = await services.registry.add(
-        body.name, body.source, base=body.base, promote=body.promote, pin=Tier(body.pin) if body.pin else None
-    )
+    pin = Tier(body.pin) if body.pin else None
+    services.pointers.check_pin(body.name, pin)
+    _, _, operation = await services.registry.add(body.name, body.source, base=body.base, promote=body.promote, pin=pin)
     return await _accept(services, operation, response, wait=body.wait)
 
 
@@ -109,8 +109,9 @@ async def rollback(services: ServicesDep, name: str) -> AdapterView:
 
 @router.post("/adapters/{name}/canary")
 async def canary(services: ServicesDep, name: str, body: Canary) -> AdapterView:
-    """Send a share of the requests to another version."""
-    await services.pointers.set_canary(name, body.version, body.weight)
+    """Send a share of the requests to another version, until somebody or its rule ends that."""
+    rule = None if body.rule is None else body.rule.rule()
+    await services.pointers.set_canary(name, body.version, body.weight, body.sticky, rule)
     return (await Catalog.look(services)).describe(name)
 
 

@@ -2,22 +2,24 @@
 
 from loramux_adapters.errors import AdapterNotFound
 from loramux_adapters.model import Adapter, AdapterState, Tier, Version, VersionState
-from loramux_serving.api.admin.views import AdapterView, VersionView
+from loramux_serving.api.admin.views import AdapterView, ResidencyView, VersionView
+from loramux_serving.api.look import ask, look
 from loramux_serving.services import Services
-
-Residency = dict[str, dict[str, Tier]]
-"""By engine name, the tier on each replica that holds it."""
-
-_RANK = {Tier.GPU: 0, Tier.CPU: 1, Tier.DISK: 2, Tier.REMOTE: 3}
+from loramux_serving.whereabouts import Whereabouts
 
 
 class Catalog:
     """One consistent look: made for one call, then dropped."""
 
-    def __init__(self, services: Services, residency: Residency, on_disk: frozenset[str]) -> None:
+    def __init__(self, services: Services, whereabouts: Whereabouts) -> None:
         self._services = services
-        self._residency = residency
-        self._on_disk = on_disk
+        self._whereabouts = whereabouts
+        self._outside = {
+            below: {replica: ResidencyView.of(below, None, held.age_s) for replica, held in whereabouts.held.items()}
+            for below in (Tier.DISK, Tier.REMOTE)
+        }
+        """What versions share that are in no engine, and most are."""
+        self._load = services.admission.snapshot().adapters
         self._state = services.registry.snapshot.state
         self._versions: dict[str, list[Version]] = {}
         for version in self._state.versions.values():
@@ -29,13 +31,14 @@ class Catalog:
 
     @classmethod
     async def look(cls, services: Services) -> "Catalog":
-        """Asks every engine what it holds."""
-        residency: Residency = {}
-        for replica, residents in (await services.manager.residents()).items():
-            for resident in residents:
-                residency.setdefault(resident.engine_name, {})[replica] = resident.tier
-        on_disk = frozenset(artifact.digest for artifact in await services.library.entries())
-        return cls(services, residency, on_disk)
+        """After the engines were asked: for what was just changed. Raises `StorageError`."""
+        await ask(services)
+        return await cls.glance(services)
+
+    @classmethod
+    async def glance(cls, services: Services) -> "Catalog":
+        """By what the engines reported last. Raises `StorageError`."""
+        return cls(services, await look(services))
 
     def names(self) -> list[str]:
         return sorted(self._state.adapters)
@@ -47,11 +50,16 @@ class Catalog:
             raise AdapterNotFound(f"There is no adapter {name!r}.")
         versions = sorted(self._versions.get(name, []), key=lambda version: version.number)
         use = self._services.usage.use(name)
+        load = self._load.get(name)
         return AdapterView.of(
             adapter,
             state=state_of(adapter, versions),
             versions=[VersionView.of(version, self._tiers(version)) for version in versions],
+            figures=self._services.canaries.figures(name),
+            residency=self._residency(adapter),
             aliases=sorted(self._aliases.get(name, [])),
+            running=load.running if load else 0,
+            queued=load.queued if load else 0,
             requests=use.requests,
             last_used_at=use.last_used_at,
         )
@@ -61,16 +69,27 @@ class Catalog:
 
     def best_tier(self, name: str) -> Tier:
         """Of the live version, over all replicas."""
-        adapter = self._state.adapters[name]
-        version = self._state.versions.get((name, adapter.live)) if adapter.live is not None else None
-        if version is None:
-            return Tier.REMOTE
-        return min((Tier(tier) for tier in self._tiers(version).values()), key=_RANK.__getitem__, default=Tier.REMOTE)
+        live = self._live(self._state.adapters[name])
+        return Tier.REMOTE if live is None else self._whereabouts.best(live)
+
+    def _live(self, adapter: Adapter) -> Version | None:
+        return None if adapter.live is None else self._state.versions.get((adapter.name, adapter.live))
 
     def _tiers(self, version: Version) -> dict[str, str]:
-        held = self._residency.get(version.engine_name or "", {})
-        below = Tier.DISK if version.digest in self._on_disk else Tier.REMOTE
-        return {replica: held.get(replica, below).value for replica in sorted(self._services.manager.replicas)}
+        return dict(self._whereabouts.tiers(version))
+
+    def _residency(self, adapter: Adapter) -> dict[str, ResidencyView]:
+        live = self._live(adapter)
+        if live is None:
+            return {}
+        residents = self._whereabouts.residents(live)
+        if not residents:
+            return self._outside[self._whereabouts.below(live)]
+        held = self._whereabouts.held
+        return {
+            replica: ResidencyView.of(tier, residents.get(replica), held[replica].age_s)
+            for replica, tier in self._whereabouts.tiers(live).items()
+        }
 
 
 def state_of(adapter: Adapter, versions: list[Version]) -> str:

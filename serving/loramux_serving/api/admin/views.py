@@ -1,12 +1,28 @@
 """What the admin interface says and hears. Times are Unix seconds, sizes bytes."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from loramux_adapters.model import Adapter, Alias, ApiKey, Failure, Operation, Role, Version
+from loramux_adapters.model import (
+    Adapter,
+    Alias,
+    ApiKey,
+    CanaryEnd,
+    CanaryFigures,
+    CanaryRule,
+    Failure,
+    Operation,
+    Resident,
+    Role,
+    Sticky,
+    Tier,
+    Version,
+)
 from loramux_serving.engine.replica import ReplicaStatus
+from loramux_serving.whereabouts import Held, Occupancy, host, in_order, slots
 
 Weight = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -38,11 +54,27 @@ class Promote(_Heard):
     version: int = Field(ge=1)
 
 
+class Rule(_Heard):
+    """When a canary ends by itself: see `model.CanaryRule`."""
+
+    window_s: float = 300.0
+    min_requests: int = 50
+    max_error_rate: float | None = None
+    max_p95_s: float | None = None
+    max_p95_ratio: float | None = None
+    promote_after_s: float | None = None
+
+    def rule(self) -> CanaryRule:
+        return CanaryRule(**self.model_dump())
+
+
 class Canary(_Heard):
-    """`version` null ends the canary."""
+    """`version` null ends the canary. A call says all of it: what it leaves out is as by default."""
 
     version: int | None = Field(None, ge=1)
     weight: float = 0.0
+    sticky: Sticky = Sticky.REQUEST
+    rule: Rule | None = None
 
 
 class Pin(_Heard):
@@ -123,9 +155,99 @@ class VersionView(BaseModel):
         )
 
 
+class RuleView(BaseModel):
+    window_s: float
+    min_requests: int
+    max_error_rate: float | None
+    max_p95_s: float | None
+    max_p95_ratio: float | None
+    promote_after_s: float | None
+
+
+class FiguresView(BaseModel):
+    """What a canary and the live version did within the rule's window. A p95 is null where nothing was answered."""
+
+    requests: int
+    errors: int
+    p95_s: float | None
+    live_requests: int
+    live_errors: int
+    live_p95_s: float | None
+
+    @classmethod
+    def of(cls, figures: CanaryFigures | None) -> "FiguresView | None":
+        return None if figures is None else cls(**asdict(figures))
+
+
 class CanaryView(BaseModel):
     version: int
     weight: float
+    sticky: Sticky = Sticky.REQUEST
+    since: float | None = None
+    """When it began, or when the version that is live beside it did."""
+    rule: RuleView | None = None
+    figures: FiguresView | None = None
+    """Null without a rule."""
+
+    @classmethod
+    def of(cls, adapter: Adapter, figures: CanaryFigures | None) -> "CanaryView | None":
+        if adapter.canary is None:
+            return None
+        return cls(
+            version=adapter.canary,
+            weight=adapter.canary_weight,
+            sticky=adapter.canary_sticky,
+            since=adapter.canary_since,
+            rule=None if adapter.canary_rule is None else RuleView(**asdict(adapter.canary_rule)),
+            figures=FiguresView.of(figures),
+        )
+
+
+class CanaryEndView(BaseModel):
+    """How the last canary ended. `promoted` false: all requests went back to the live version."""
+
+    version: int
+    promoted: bool
+    by_rule: bool
+    reason: str
+    at: float
+    figures: FiguresView | None
+    """Those that decided; null where somebody ended it by hand."""
+
+    @classmethod
+    def of(cls, end: CanaryEnd | None) -> "CanaryEndView | None":
+        if end is None:
+            return None
+        return cls(
+            version=end.version,
+            promoted=end.promoted,
+            by_rule=end.by_rule,
+            reason=end.reason,
+            at=end.at,
+            figures=FiguresView.of(end.figures),
+        )
+
+
+class ResidencyView(BaseModel):
+    """A version on one replica. `bytes` and `pin` are the engine's own: what the weights take in its memory, and the
+    tier below which it does not let them fall; null where it holds nothing."""
+
+    tier: str
+    bytes: int | None
+    pin: str | None
+    age_s: float
+    """Of the replica's report."""
+
+    @classmethod
+    def of(cls, tier: Tier, resident: Resident | None, age_s: float) -> "ResidencyView":
+        if resident is None or tier is not resident.tier:
+            resident = None
+        return cls(
+            tier=tier,
+            bytes=resident.size_bytes or None if resident else None,
+            pin=resident.pin if resident else None,
+            age_s=round(age_s, 3),
+        )
 
 
 class AdapterView(BaseModel):
@@ -136,10 +258,19 @@ class AdapterView(BaseModel):
     reason: FailureView | None
     """Why the newest version failed, where it did."""
     live: int | None
+    previous: int | None = None
+    """Where a rollback leads."""
     canary: CanaryView | None
+    canary_end: CanaryEndView | None = None
+    """Null once another canary has begun."""
     aliases: list[str]
     pin: str | None
     tiers: dict[str, str]
+    residency: dict[str, ResidencyView]
+    """Of the live version, by replica, as `tiers`."""
+    running: int
+    """Requests that have a place now; `queued` wait for one."""
+    queued: int
     requests: int
     """Since the gateway started."""
     last_used_at: float | None
@@ -154,7 +285,11 @@ class AdapterView(BaseModel):
         *,
         state: str,
         versions: list[VersionView],
+        figures: CanaryFigures | None,
+        residency: dict[str, ResidencyView],
         aliases: list[str],
+        running: int,
+        queued: int,
         requests: int,
         last_used_at: float | None,
     ) -> "AdapterView":
@@ -166,10 +301,15 @@ class AdapterView(BaseModel):
             state=state,
             reason=newest.reason if newest else None,
             live=adapter.live,
-            canary=None if adapter.canary is None else CanaryView(version=adapter.canary, weight=adapter.canary_weight),
+            previous=adapter.previous,
+            canary=CanaryView.of(adapter, figures),
+            canary_end=CanaryEndView.of(adapter.canary_end),
             aliases=aliases,
             pin=adapter.pin,
             tiers=live.tiers if live else {},
+            residency=residency,
+            running=running,
+            queued=queued,
             requests=requests,
             last_used_at=last_used_at,
             created_at=adapter.created_at,
@@ -262,6 +402,48 @@ class NewKey(BaseModel):
     key: str
 
 
+class OccupancyView(BaseModel):
+    """`total` is what there is room for, `pinned` how many the engine itself keeps there."""
+
+    used: int
+    total: int
+    pinned: int
+
+    @classmethod
+    def of(cls, found: Occupancy, total: int) -> "OccupancyView":
+        return cls(used=found.used, total=total, pinned=found.pinned)
+
+
+class HostView(OccupancyView):
+    """What is in a slot keeps its copy in host memory, and counts here too."""
+
+    bytes: int
+
+    @classmethod
+    def of(cls, found: Occupancy, total: int) -> "HostView":
+        return cls(used=found.used, total=total, pinned=found.pinned, bytes=found.size_bytes)
+
+
+class ResidentView(BaseModel):
+    """An adapter that an engine knows. `adapter` is null where the registry does not know the name."""
+
+    engine_name: str
+    adapter: str | None
+    tier: str
+    bytes: int | None
+    pin: str | None
+
+    @classmethod
+    def of(cls, resident: Resident, adapter: str | None) -> "ResidentView":
+        return cls(
+            engine_name=resident.engine_name,
+            adapter=adapter,
+            tier=resident.tier,
+            bytes=resident.size_bytes or None,
+            pin=resident.pin,
+        )
+
+
 class ReplicaView(BaseModel):
     id: str
     url: str
@@ -271,11 +453,24 @@ class ReplicaView(BaseModel):
     restarts: int
     since: float
     capabilities: dict[str, Any] | None
+    staging: bool | None
+    """Whether adapters are loaded beside the engine's steps. Null before the engine has told what it can do."""
+    slots: OccupancyView | None
+    """Null where the replica is not in service, or its engine does not tell."""
+    host: HostView | None
+    report_age_s: float | None
+    """Age of the engine's report, from which tiers are told. Null where the replica is not in service."""
     adapters: dict[str, str]
     """Tier by engine name, by the engine's own report."""
+    residents: list[ResidentView]
+    """The same with details: nearest tier first, and within it what was used the longest time ago."""
 
     @classmethod
-    def of(cls, status: ReplicaStatus, adapters: dict[str, str]) -> "ReplicaView":
+    def of(cls, status: ReplicaStatus, held: Held | None, adapter_of: Mapping[str, str]) -> "ReplicaView":
+        able = status.capabilities
+        residents = in_order(held.residents) if held else []
+        # An engine without the plugin names adapters, and says nothing of slots.
+        tells = able is not None and able.evict and held is not None
         return cls(
             id=status.id,
             url=status.url,
@@ -284,6 +479,11 @@ class ReplicaView(BaseModel):
             outstanding=status.outstanding,
             restarts=status.restarts,
             since=status.since,
-            capabilities=asdict(status.capabilities) if status.capabilities else None,
-            adapters=adapters,
+            capabilities=asdict(able) if able else None,
+            staging=able.staging if able else None,
+            slots=OccupancyView.of(slots(residents), able.max_loras) if able and tells else None,
+            host=HostView.of(host(residents), able.max_cpu_loras) if able and held else None,
+            report_age_s=round(held.age_s, 3) if held else None,
+            adapters={resident.engine_name: resident.tier for resident in residents},
+            residents=[ResidentView.of(each, adapter_of.get(each.engine_name)) for each in residents],
         )

@@ -191,7 +191,7 @@ class LoraControl:
         try:
             told = set(await self._ask("take", lora_id, staged.path, slot, keep))
             if "pinning" in told:
-                while not all(await self._ask("pinned", lora_id)):
+                while not all(await self._ask("pinned", lora_id)):  # noqa: ASYNC110 - other processes know
                     await asyncio.sleep(_PINNED_AGAIN_S)
                 told = set(await self._ask("commit", lora_id, slot, keep))
         except BaseException as error:

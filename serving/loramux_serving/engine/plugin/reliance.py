@@ -6,7 +6,11 @@ both answer with what is missing, in words; an empty list means that staging wor
 
 import importlib
 import inspect
+import os
 from typing import Any
+
+SWITCH = "LORAMUX_STAGING"
+"""0 in the environment leaves loading to vLLM."""
 
 _MODULES = {
     "vllm.lora.model_manager": (
@@ -40,7 +44,7 @@ _WORKER = (
     "model_runner.lora_manager.max_position_embeddings",
     "model_runner.lora_manager.vocab_size",
 )
-_MANAGER = (
+MANAGER_NEEDS = (
     "lora_index_to_id",
     "_active_adapters.pinned_items",
     "_registered_adapters.pinned_items",
@@ -56,6 +60,8 @@ _MANAGER = (
 
 
 def missing_in_vllm() -> list[str]:
+    if os.environ.get(SWITCH, "1") == "0":
+        return [f"{SWITCH}, which is 0"]
     missing = []
     for module_name, paths in _MODULES.items():
         try:
@@ -77,7 +83,7 @@ def missing_in_worker(worker: Any) -> list[str]:
     manager = getattr(getattr(getattr(worker, "model_runner", None), "lora_manager", None), "_adapter_manager", None)
     if manager is None:
         return [*missing, "worker.model_runner.lora_manager._adapter_manager"]
-    missing += [f"the adapter manager's {path}" for path in _MANAGER if not _has(manager, path)]
+    missing += [f"the adapter manager's {path}" for path in MANAGER_NEEDS if not _has(manager, path)]
     if type(manager).__name__ != "LRUCacheLoRAModelManager":
         missing.append(f"LRUCacheLoRAModelManager (it is a {type(manager).__name__})")
     if getattr(manager, "is_pooling_model", False):

@@ -67,8 +67,8 @@ class Slots:
     # --- by the plugin, between steps ---
 
     def fill(self, lora_id: int, keep: Collection[int]) -> str:
-        """Go on filling a slot with a registered adapter: `active` when it is done, `filling` while it is not, `no slot`
-        where none may be taken: see `ports.LoraEngine.activate`. While nothing runs, it is done at once."""
+        """Go on filling a slot with a registered adapter: `active` when it is done, `filling` while it is not, `no
+        slot` where none may be taken: see `ports.LoraEngine.activate`. While nothing runs, it is done at once."""
         active = self._manager._active_adapters
         if lora_id in active:
             active.touch(lora_id)

@@ -7,7 +7,7 @@ vLLM's slots in 16 bits, and as much as the true ranks of the adapters in them a
 
 import itertools
 import math
-from typing import Final, cast
+from typing import Final
 
 import torch
 
@@ -36,6 +36,8 @@ class SliceWeights:
         slots = b.shape[0]
         self.a = a
         self.b = b
+        self._values = a.shape[-1] + b.shape[-2]
+        """Of one rank."""
         self.ranks: list[int | None] = [None] * slots
         """Of each slot; 0: computes nothing. None: not known, so as many as there is room for."""
         self._turn = next(_turns) % SPREAD_STEPS
@@ -54,13 +56,17 @@ class SliceWeights:
         self.ranks[slot] = rank
         self._shrinks.pop(slot, None)
         self._expands.pop(slot, None)
-        too_large = rank is not None and 4 * rank * (self.a.shape[-1] + self.b.shape[-2]) > COPY_BYTES
+        too_large = rank is not None and 4 * rank * self._values > COPY_BYTES
         self._state[slot] = _NEVER if rank is None or too_large else self._turn
 
     def computes(self, run: Run) -> bool:
         """Whether any adapter of the run has something here."""
         ranks = self.ranks
-        return ranks[run.slots[0]] != 0 or any(ranks[slot] != 0 for slot in run.slots)
+        # Asked for each slice in each step; a generator costs more than the rest.
+        for slot in run.slots:  # noqa: SIM110
+            if ranks[slot] != 0:
+                return True
+        return False
 
     def shrink(self, slot: int) -> torch.Tensor:
         """View, [in, rank]."""
@@ -81,11 +87,11 @@ class SliceWeights:
         copies of the run's slots yet, or where so much is of other slots that segments one by one are faster."""
         if not run.short:
             return None
-        ready = [self._copied(slot) for slot in run.slots]  # all, since each makes its copy when its turn comes
-        if not all(ready):
-            return None
+        for slot in run.slots:
+            if self._state[slot] != _COPIED and not self._approach(run.slots):
+                return None
         if len(run.segments) > 1:
-            read = 4 * run.span * self.width * (self.a.shape[-1] + self.b.shape[-2])
+            read = 4 * run.span * self.width * self._values
             if read > len(run.segments) * SEGMENT_BYTES:
                 return None
         return self._copies_of(run.slots[0], run.span)
@@ -101,13 +107,15 @@ class SliceWeights:
             views = self._copies[slot, span] = (self._copy_a[rows].t(), self._copy_b[rows])
         return views
 
-    def _copied(self, slot: int) -> bool:
-        state = self._state[slot]
-        if state > 0 and self.ranks[slot]:
-            self._state[slot] -= 1
-        elif state >= 0:
-            self._copy(slot)
-        return self._state[slot] == _COPIED
+    def _approach(self, slots: tuple[int, ...]) -> bool:
+        """Makes the copies whose turn has come; whether all are there now. One may need so much room that all are to be
+        made anew."""
+        for slot in slots:
+            if self._state[slot] > 0 and self.ranks[slot]:
+                self._state[slot] -= 1
+            elif self._state[slot] >= 0:
+                self._copy(slot)
+        return all(self._state[slot] == _COPIED for slot in slots)
 
     def _copy(self, slot: int) -> None:
         rank = self.ranks[slot]
@@ -143,7 +151,7 @@ class SliceWeights:
 
 def slice_weights(a: torch.Tensor, b: torch.Tensor) -> SliceWeights:
     """Of a pair of stacked tensors; made when first asked for."""
-    known = known_weights(b)
+    known: SliceWeights | None = getattr(b, _ATTRIBUTE, None)
     if known is None or known.a is not a:
         known = SliceWeights(a, b)
         setattr(a, _ATTRIBUTE, known)
@@ -153,4 +161,5 @@ def slice_weights(a: torch.Tensor, b: torch.Tensor) -> SliceWeights:
 
 def known_weights(stacked: torch.Tensor) -> SliceWeights | None:
     """Of either tensor of a pair."""
-    return cast(SliceWeights | None, getattr(stacked, _ATTRIBUTE, None))
+    known: SliceWeights | None = getattr(stacked, _ATTRIBUTE, None)
+    return known
