@@ -160,10 +160,9 @@ class Pointers:
         kept_before, self._kept_seen = self._kept_seen, self._kept(snapshot)
         if before is None:
             return
-        needed = self.needed()
-        for target in {*before.wanted.values(), *kept_before}:
-            if target.engine_name in needed:
-                continue
+        was = {**before.wanted, **{target.engine_name: target for target in kept_before}}
+        for engine_name in was.keys() - self.needed():
+            target = was[engine_name]
             version = snapshot.state.versions.get((target.adapter, target.version or 0))
             if version is not None and version.state is VersionState.READY:
                 self.release(target.engine_name, "replaced")

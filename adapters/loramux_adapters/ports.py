@@ -93,7 +93,9 @@ class RegistryStore(Protocol):
     """The registry in SQL. Each method is one transaction: it happens whole and durably, or raises and nothing
     happened. Raises `StorageError` where the database does not answer, and what each method names."""
 
-    def state(self) -> RegistryState: ...
+    def state(self, since: RegistryState | None = None) -> RegistryState:
+        """What there is now. With an earlier state of the same registry, only what changed after it is read."""
+        ...
 
     def create_adapter(
         self, name: str, base: str, source: str, *, promote: bool | float, pin: Tier | None, now: float

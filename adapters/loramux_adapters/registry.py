@@ -90,7 +90,8 @@ class Registry:
         return result
 
     async def _publish(self) -> None:
-        snapshot = build(await asyncio.to_thread(self.store.state), self._base_name)
+        before = None if self._snapshot is None else self._snapshot.state
+        snapshot = build(await asyncio.to_thread(self.store.state, before), self._base_name)
         if self._snapshot is not None and snapshot.generation < self._snapshot.generation:
             return  # a change whose caller left was overtaken
         self._snapshot = snapshot

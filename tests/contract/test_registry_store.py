@@ -41,6 +41,7 @@ from loramux_adapters.model import (
     Operation,
     OperationKind,
     OperationState,
+    RegistryState,
     Role,
     Sticky,
     Tier,
@@ -72,8 +73,28 @@ def database(url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def store(database: Database) -> RegistryStore:
-    return SqlRegistryStore(database)
+def store(database: Database) -> Iterator[RegistryStore]:
+    store = Following(database)
+    yield store
+    store.state()
+
+
+class Following(SqlRegistryStore):
+    """Reads everything, and sees to it that whoever read what changed since any earlier look has the same."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._looks: list[RegistryState] = [super().state()]
+
+    def state(self, since: RegistryState | None = None) -> RegistryState:
+        found = super().state(since)
+        for look in self._looks:
+            followed = super().state(look)
+            if followed.generation == found.generation:  # else somebody else writes at the same time
+                assert followed == found
+                assert list(followed.adapters) == list(found.adapters), "in another order"
+        self._looks.append(found)
+        return found
 
 
 @pytest.fixture
@@ -422,6 +443,7 @@ def test_a_registry_of_the_first_release_is_taken_over(url: str) -> None:
     with engine.begin() as connection:
         for name in ("live_since", "previous", "canary_end", "canary_since", "canary_rule", "canary_sticky"):
             connection.execute(text(f"ALTER TABLE adapters DROP COLUMN {name}"))
+        connection.execute(text("DROP TABLE registry_changes"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     engine.dispose()
     with closing(Database(url)) as database:
@@ -809,3 +831,44 @@ def test_a_secret_is_kept_once(keys: KeyStore) -> None:
     with pytest.raises(StorageFailed):
         keys.create_key(replace(KEY, id="k2"))
     assert keys.list_keys() == (KEY,)
+
+
+def test_a_reader_follows_without_reading_everything(database: Database) -> None:
+    store = SqlRegistryStore(database)
+    for number in range(5):
+        arrive(store, *add(store, f"tone{number}"))
+    before = store.state()
+    untouched = before.adapters["tone1"]
+    further(store, "tone2")
+    store.create_alias("prod", "tone3", None, now=6.0)
+    now = store.state(before)
+
+    assert now == store.state()
+    assert now.generation > before.generation
+    assert now.adapters["tone1"] is untouched
+    assert now.adapters["tone2"].live == 2
+    assert store.state(now) == now
+
+
+def test_a_reader_who_missed_too_much_reads_everything(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loramux_adapters.store.database.KEPT_CHANGES", 4)
+    monkeypatch.setattr("loramux_adapters.store.state.KEPT_CHANGES", 4)
+    store = SqlRegistryStore(database)
+    looks = [store.state()]
+    for number in range(12):
+        add(store, f"tone{number}")
+        looks.append(store.state())
+    with database.reading() as connection:
+        assert len(connection.execute(select(tables.changes)).all()) <= 12
+    assert all(store.state(look) == looks[-1] for look in looks)
+    far = replace(looks[-1], generation=looks[-1].generation + 1)
+    assert store.state(far) == looks[-1], "the database is an older one than was read"
+
+
+def test_a_reader_reads_everything_where_much_was_touched(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loramux_adapters.store.state._MOST_TOUCHED", 2)
+    store = SqlRegistryStore(database)
+    before = store.state()
+    for number in range(4):
+        add(store, f"tone{number}")
+    assert store.state(before) == store.state()

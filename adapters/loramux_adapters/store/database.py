@@ -10,7 +10,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, func, select, text, update
+from sqlalchemy import URL, Connection, Engine, create_engine, delete, event, func, insert, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -20,6 +20,8 @@ from loramux_adapters.store import tables
 _ADVISORY_LOCK = 0x6C6F7261
 """Any number that nobody else locks in the same database."""
 _BUSY_TIMEOUT_S = 30.0
+KEPT_CHANGES = 5000
+"""Of at least so many of the latest changes, it is known which adapters they were about."""
 _READ_ONLY = "loramux_read_only"
 _MIGRATION_LOCK = 0x6C6F7261
 """Any number of our own."""
@@ -70,12 +72,23 @@ class Database:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self, *touching: str) -> Iterator[Connection]:
         """One transaction; writers wait for each other. Durable when the block is left, undone when it raises.
-        Raises `StorageError`."""
+        `touching` are the adapters that it is about. Raises `StorageError`."""
         with _translated(), self._engine.begin() as connection:
             connection.execute(update(tables.generation).values(value=tables.generation.c.value + 1))
+            for adapter in touching:
+                touch(connection, adapter)
             yield connection
+
+
+def touch(connection: Connection, adapter: str) -> None:
+    """The change under way is about `adapter` too. Once in a change for each."""
+    changes = tables.changes
+    number = connection.execute(select(tables.generation.c.value)).scalar_one()
+    connection.execute(insert(changes).values(generation=number, adapter=adapter))
+    if number % KEPT_CHANGES == 0:
+        connection.execute(delete(changes).where(changes.c.generation <= number - 2 * KEPT_CHANGES))
 
 
 def _engine(address: str) -> Engine:

@@ -27,14 +27,13 @@ from loramux_adapters.model import (
     Version,
     VersionState,
 )
-from loramux_adapters.store.database import Database
+from loramux_adapters.store.database import Database, touch
 from loramux_adapters.store.rows import (
     adapter_of,
-    alias_of,
     failure_value,
     operation_of,
-    version_of,
 )
+from loramux_adapters.store.state import read_state
 from loramux_adapters.store.statements import (
     ARRIVING,
     UNFINISHED,
@@ -57,7 +56,7 @@ from loramux_adapters.store.statements import (
     set_live,
     update_adapter,
 )
-from loramux_adapters.store.tables import adapters, aliases, generation, live_history, operations, versions
+from loramux_adapters.store.tables import adapters, aliases, live_history, operations, versions
 
 
 class SqlRegistryStore:
@@ -66,22 +65,16 @@ class SqlRegistryStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def state(self) -> RegistryState:
-        oldest_first = select(adapters).order_by(adapters.c.created_at, adapters.c.name)
+    def state(self, since: RegistryState | None = None) -> RegistryState:
         with self._database.reading() as connection:
-            return RegistryState(
-                generation=connection.execute(select(generation.c.value)).scalar_one(),
-                adapters={row.name: adapter_of(row) for row in connection.execute(oldest_first)},
-                versions={(row.adapter, row.number): version_of(row) for row in connection.execute(select(versions))},
-                aliases={row.name: alias_of(row) for row in connection.execute(select(aliases))},
-            )
+            return read_state(connection, since)
 
     # --- arriving versions ---
 
     def create_adapter(
         self, name: str, base: str, source: str, *, promote: bool | float, pin: Tier | None, now: float
     ) -> tuple[Adapter, Version, Operation]:
-        with self._database.writing() as connection:
+        with self._database.writing(name) as connection:
             if connection.execute(select(exists().where(aliases.c.name == name))).scalar_one():
                 raise NameTaken(f"{name!r} is an alias; delete the alias or choose another name.")
             row = connection.execute(select(adapters).where(adapters.c.name == name)).one_or_none()
@@ -113,17 +106,17 @@ class SqlRegistryStore:
     def create_version(
         self, adapter: str, source: str, *, promote: bool | float, now: float
     ) -> tuple[Version, Operation]:
-        with self._database.writing() as connection:
+        with self._database.writing(adapter) as connection:
             refuse_deleting(read_adapter(connection, adapter))
             return insert_arriving(connection, OperationKind.UPDATE, adapter, source, promote, now)
 
     def save_version(self, version: Version) -> None:
-        with self._database.writing() as connection:
+        with self._database.writing(version.adapter) as connection:
             refuse_deleting(read_adapter(connection, version.adapter))
             save_arriving(connection, version)
 
     def finish_version(self, operation_id: str, version: Version, now: float) -> Adapter:
-        with self._database.writing() as connection:
+        with self._database.writing(version.adapter) as connection:
             adapter = read_adapter(connection, version.adapter)
             operation = read_operation(connection, operation_id)
             if operation.state is OperationState.SUCCEEDED:
@@ -139,7 +132,7 @@ class SqlRegistryStore:
             return update_adapter(connection, adapter.name, now, **canary)
 
     def fail_version(self, operation_id: str, adapter: str, number: int, failure: Failure, now: float) -> None:
-        with self._database.writing() as connection:
+        with self._database.writing(adapter) as connection:
             connection.execute(
                 update(versions)
                 .where(versions.c.adapter == adapter, versions.c.number == number)
@@ -151,7 +144,7 @@ class SqlRegistryStore:
     # --- pointers ---
 
     def promote(self, adapter: str, number: int, now: float) -> Adapter:
-        with self._database.writing() as connection:
+        with self._database.writing(adapter) as connection:
             current = read_adapter(connection, adapter)
             refuse_deleting(current)
             refuse_unready(read_version(connection, adapter, number))
@@ -162,7 +155,7 @@ class SqlRegistryStore:
             return read_previous(connection, read_adapter(connection, adapter))[1]
 
     def rollback(self, adapter: str, now: float) -> Adapter:
-        with self._database.writing() as connection:
+        with self._database.writing(adapter) as connection:
             current = read_adapter(connection, adapter)
             refuse_deleting(current)
             entry, number = read_previous(connection, current)
@@ -181,7 +174,7 @@ class SqlRegistryStore:
         sticky: Sticky = Sticky.REQUEST,
         rule: CanaryRule | None = None,
     ) -> Adapter:
-        with self._database.writing() as connection:
+        with self._database.writing(adapter) as connection:
             current = read_adapter(connection, adapter)
             refuse_deleting(current)
             if number is None:
@@ -195,7 +188,7 @@ class SqlRegistryStore:
             return update_adapter(connection, adapter, now, **begin_canary(number, weight, sticky, rule, now))
 
     def end_canary(self, adapter: str, since: float, end: CanaryEnd, now: float) -> Adapter | None:
-        with self._database.writing() as connection:
+        with self._database.writing(adapter) as connection:
             current = read_adapter(connection, adapter)
             refuse_deleting(current)
             if (current.canary, current.canary_since) != (end.version, since):
@@ -206,12 +199,12 @@ class SqlRegistryStore:
             return set_live(connection, current, end.version, now, end)
 
     def set_pin(self, adapter: str, pin: Tier | None, now: float) -> Adapter:
-        with self._database.writing() as connection:
+        with self._database.writing(adapter) as connection:
             refuse_deleting(read_adapter(connection, adapter))
             return update_adapter(connection, adapter, now, pin=pin.value if pin else None)
 
     def create_alias(self, name: str, adapter: str, version: int | None, now: float) -> Alias:
-        with self._database.writing() as connection:
+        with self._database.writing(adapter) as connection:
             if connection.execute(select(exists().where(adapters.c.name == name))).scalar_one():
                 raise NameTaken(f"{name!r} is an adapter; choose another name for the alias.")
             refuse_deleting(read_adapter(connection, adapter))
@@ -223,13 +216,16 @@ class SqlRegistryStore:
 
     def delete_alias(self, name: str) -> None:
         with self._database.writing() as connection:
-            if connection.execute(delete(aliases).where(aliases.c.name == name)).rowcount == 0:
+            adapter = connection.execute(select(aliases.c.adapter).where(aliases.c.name == name)).scalar_one_or_none()
+            if adapter is None:
                 raise AliasNotFound(f"There is no alias {name!r}.")
+            touch(connection, adapter)
+            connection.execute(delete(aliases).where(aliases.c.name == name))
 
     # --- deletion ---
 
     def begin_delete_adapter(self, name: str, now: float) -> Operation:
-        with self._database.writing() as connection:
+        with self._database.writing(name) as connection:
             adapter = read_adapter(connection, name)
             if adapter.state is AdapterState.DELETING:
                 under_way = read_under_way(connection, OperationKind.DELETE_ADAPTER, name, None)
@@ -256,7 +252,7 @@ class SqlRegistryStore:
             return insert_operation(connection, OperationKind.DELETE_ADAPTER, name, None, False, now)
 
     def finish_delete_adapter(self, operation_id: str, name: str, now: float) -> None:
-        with self._database.writing() as connection:
+        with self._database.writing(name) as connection:
             if read_operation(connection, operation_id).state.finished:
                 return  # by another gateway: by now the name may be somebody else's
             connection.execute(delete(live_history).where(live_history.c.adapter == name))
@@ -265,7 +261,7 @@ class SqlRegistryStore:
             finish_operation(connection, operation_id, now)
 
     def begin_delete_version(self, adapter: str, number: int, now: float) -> Operation:
-        with self._database.writing() as connection:
+        with self._database.writing(adapter) as connection:
             current = read_adapter(connection, adapter)
             refuse_deleting(current)
             version = read_version(connection, adapter, number)
@@ -292,7 +288,7 @@ class SqlRegistryStore:
             return insert_operation(connection, OperationKind.DELETE_VERSION, adapter, number, False, now)
 
     def finish_delete_version(self, operation_id: str, adapter: str, number: int, now: float) -> None:
-        with self._database.writing() as connection:
+        with self._database.writing(adapter) as connection:
             if read_operation(connection, operation_id).state.finished:
                 return
             connection.execute(

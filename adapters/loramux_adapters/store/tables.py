@@ -32,6 +32,14 @@ generation = Table(
 )
 """One row. Every change adds one, which also makes writers wait for each other."""
 
+changes = Table(
+    "registry_changes",
+    metadata,
+    Column("generation", BigInteger, primary_key=True, autoincrement=False),
+    Column("adapter", String(128), primary_key=True),
+)
+"""Which adapters the latest changes were about, so that a reader who knows an earlier state reads only those."""
+
 adapters = Table(
     "adapters",
     metadata,
