@@ -228,6 +228,7 @@ class Moves:
                 shelf.check_open()
                 # No suspension since the look at the leases: a lease that comes from here on finds it not staged.
                 entry.staged = entry.slotted = False
+                began = self._clock.monotonic()
                 try:
                     with shelf.change():
                         await shelf.engine.evict(engine_name)
@@ -235,7 +236,7 @@ class Moves:
                     self._moved(shelf)
                 entry.placed = False
                 entry.pin = None
-                self._observer.adapter_evicted(Tier.CPU, reason)
+                self._observer.adapter_evicted(Tier.CPU, reason, self._clock.monotonic() - began)
         shelf.forget(engine_name)
         shelf.room.wake()
         return True

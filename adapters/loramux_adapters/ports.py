@@ -227,8 +227,9 @@ class TierObserver(Protocol):
         `seconds` is how long it was under way, without the wait for room."""
         ...
 
-    def adapter_evicted(self, tier: Tier, reason: str) -> None:
-        """Something left a slot (`gpu`) and stays in host memory, or left the engine (`cpu`)."""
+    def adapter_evicted(self, tier: Tier, reason: str, seconds: float | None = None) -> None:
+        """Something left a slot (`gpu`) and stays in host memory, or left the engine (`cpu`). `seconds` is how long it
+        was under way; None of a slot, which is left when the next adapter comes: that is the move that takes time."""
         ...
 
 

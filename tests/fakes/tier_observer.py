@@ -15,7 +15,8 @@ class FakeObserver:
         assert seconds >= 0
         self.loads.append((source, target, outcome))
 
-    def adapter_evicted(self, tier: Tier, reason: str) -> None:
+    def adapter_evicted(self, tier: Tier, reason: str, seconds: float | None = None) -> None:
+        assert (seconds is None) == (tier is Tier.GPU)
         self.evictions.append((tier, reason))
 
     def left(self, tier: Tier) -> list[str]:

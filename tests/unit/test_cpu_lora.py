@@ -26,7 +26,7 @@ from vllm.utils.import_utils import resolve_obj_by_qualname
 
 from loramux_serving.engine.plugin.cpu_lora import install
 from loramux_serving.engine.plugin.cpu_lora.runs import RUN_ROWS, SHORT_ROWS, runs
-from loramux_serving.engine.plugin.cpu_lora.slice_weights import COPY_BYTES, SPREAD_STEPS, known_weights
+from loramux_serving.engine.plugin.cpu_lora.slice_weights import COPY_BYTES, SPREAD_STEPS, known_weights, slice_weights
 from loramux_serving.engine.plugin.cpu_lora.slot_notes import forget_slot, note_reset, note_slot, watch
 from loramux_serving.engine.plugin.cpu_lora.wrapper import SegmentedPunicaWrapperCPU
 
@@ -183,6 +183,31 @@ def test_a_slot_that_is_forgotten_is_read_as_it_is() -> None:
     check_linear(of, [0], torch.float32, 3)
 
 
+def test_an_only_slot_that_is_filled_with_any_rank_after_any() -> None:
+    """Larger, smaller of the same power of two, of a width that was there before, and none."""
+    random_ = torch.Generator().manual_seed(3)
+    of = module(40, [24], 1, 64, torch.float32)
+    for rank in (8, 5, 64, 8, 0, 7, 33):
+        of.fill(0, (rank,), random_)
+        for rows in ([0], [0, BASE, 0]):
+            check_linear(of, rows, torch.float32, 3)
+
+
+def test_copies_are_as_wide_as_the_adapter_and_not_as_the_largest() -> None:
+    """And a store of a width that no slot has any more is gone."""
+    random_ = torch.Generator().manual_seed(3)
+    of = module(40, [24], 3, 64, torch.bfloat16)
+    weights = slice_weights(of.lora_a_stacked[0], of.lora_b_stacked[0])
+    for ranks in ((8, 64, 5), (8, 8, 3), (0, 64, 64)):
+        for slot, rank in enumerate(ranks):
+            of.fill(slot, (rank,), random_)
+        check_linear(of, [0, 1, 2, BASE, 1, 0], torch.bfloat16, 3)
+        copies = [weights.alone(slot) for slot, rank in enumerate(ranks) if rank]
+        widths = [1 << (rank - 1).bit_length() for rank in ranks if rank]
+        assert [copy and copy[0].shape[1] for copy in copies] == widths
+        assert sorted(weights.widths) == sorted(set(widths))
+
+
 def test_large_adapters_are_not_copied() -> None:
     random_ = torch.Generator().manual_seed(3)
     of = module(COPY_BYTES // 4 // 16, [64], 2, 16, torch.bfloat16)
@@ -192,8 +217,9 @@ def test_large_adapters_are_not_copied() -> None:
     weights = known_weights(of.lora_a_stacked[0])
     assert weights is not None
     assert weights.alone(0) is None
-    assert weights.alone(1) is not None
-    assert weights.width == 2
+    copy = weights.alone(1)
+    assert copy is not None
+    assert copy[0].shape == (of.lora_a_stacked[0].shape[-1], 2)
 
 
 @pytest.mark.parametrize("poison", [float("inf"), float("nan"), 1e38])
@@ -409,9 +435,10 @@ def test_every_row_with_an_adapter_is_in_one_run(batch: list[tuple[int, int]]) -
         assert run.end - run.start <= RUN_ROWS or len(run.segments) == 1
         for segment in run.segments:
             found[segment.start : segment.end] = [segment.slot] * (segment.end - segment.start)
-        foreign = run.foreign(2)
+        first = run.slots[0]
+        foreign = run.foreign(first, 3, 2)
         for row in range(run.end - run.start):
-            own = [run.slots[0] + column // 2 == rows[run.start + row] for column in range(run.span * 2)]
+            own = [first + column // 2 == rows[run.start + row] for column in range(6)]
             assert foreign[row].tolist() == [not mine for mine in own]
     assert found == rows
     assert all(first.end <= second.start for first, second in pairwise(made))

@@ -266,11 +266,12 @@ def test_moves_between_tiers() -> None:
     metrics = made()
     metrics.adapter_loaded(Tier.REMOTE, Tier.DISK, "ok", 1.5)
     metrics.adapter_loaded(Tier.DISK, Tier.CPU, "failed", 0.5)
-    metrics.adapter_evicted(Tier.CPU, "lru")
+    metrics.adapter_evicted(Tier.CPU, "lru", 0.25)
     scrape = Scrape(metrics)
     assert scrape("adapter_load_seconds_sum", transition="remote_disk", outcome="ok") == 1.5
     assert scrape("adapter_load_seconds_count", transition="disk_cpu", outcome="failed") == 1
     assert scrape("adapter_evictions_total", tier="cpu", reason="lru") == 1
+    assert scrape("adapter_eviction_seconds_sum", tier="cpu") == 0.25
 
 
 def test_replicas() -> None:

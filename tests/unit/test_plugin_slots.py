@@ -216,6 +216,20 @@ def test_what_is_freed_while_it_is_filled_gives_its_slot_back(
     manager.check()
 
 
+def test_an_adapter_that_does_not_fit_leaves_its_slot_free(manager: Manager) -> None:
+    manager.register(1, 2, ["qkv", "o"])
+    manager._registered_adapters.cache[1].loras["o"].lora_a = torch.ones(2, 99)
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            manager.slots.fill(1, ())
+        assert manager.lora_index_to_id == [None] * SLOTS
+    with pytest.raises(RuntimeError):
+        manager.slots.activate(1)
+    manager.register(2, 3, ["o", "qkv", "down"])
+    assert manager.slots.fill(2, ()) == "active"
+    manager.check()
+
+
 def test_the_share_of_a_step(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)

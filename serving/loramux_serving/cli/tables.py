@@ -143,12 +143,16 @@ def replicas(views: Sequence[View], now_s: float) -> Table:
             occupancy(view["slots"]),
             occupancy(view["host"]),
             "-" if view["host"] is None else size(view["host"]["bytes"] or None),
+            {True: "yes", False: "no"}.get(view["staging"], "-"),
             counted(view["adapters"].values()),
             optional(view["detail"]),
         )
         for view in views
     ]
-    columns = ("ID", "STATE", "URL", "REQUESTS", "RESTARTS", "SINCE", "SLOTS", "HOST", "BYTES", "ADAPTERS", "DETAIL")
+    columns = (
+        *("ID", "STATE", "URL", "REQUESTS", "RESTARTS", "SINCE"),
+        *("SLOTS", "HOST", "BYTES", "STAGES", "ADAPTERS", "DETAIL"),
+    )
     return _table(columns, rows, right=("REQUESTS", "RESTARTS", "SLOTS", "HOST", "BYTES"))
 
 

@@ -122,6 +122,14 @@ ADAPTER_EVICTIONS = MetricSpec(
     "adapters",
     "Adapters that left a tier, by why.",
 )
+ADAPTER_EVICTION_SECONDS = MetricSpec(
+    "loramux_adapter_eviction_seconds",
+    "histogram",
+    ("tier",),
+    "seconds",
+    "Time to free an adapter's weights.",
+    _LOAD_S,
+)
 ADAPTERS_RESIDENT = MetricSpec(
     "loramux_adapters_resident",
     "gauge",
@@ -197,6 +205,7 @@ METRICS = (
     VERSION_TTFT,
     ADAPTER_LOAD,
     ADAPTER_EVICTIONS,
+    ADAPTER_EVICTION_SECONDS,
     ADAPTERS_RESIDENT,
     ADAPTERS_PINNED,
     TIER_BYTES,

@@ -47,6 +47,7 @@ class Metrics:
         self._versions = VersionSeries(registry)
         self._load = _histogram(table.ADAPTER_LOAD, registry)
         self._evictions = _counter(table.ADAPTER_EVICTIONS, registry)
+        self._eviction_seconds = _histogram(table.ADAPTER_EVICTION_SECONDS, registry)
         self.tiers = TierGauges(registry, self._labels)
         self._live_version = _gauge(table.ADAPTER_LIVE_VERSION, registry)
         self._restarts = _counter(table.ENGINE_RESTARTS, registry)
@@ -71,9 +72,11 @@ class Metrics:
         """An adapter moved up from `source` to `target`, or failed to."""
         self._load.labels(f"{source}_{target}", outcome).observe(seconds)
 
-    def adapter_evicted(self, tier: Tier, reason: str) -> None:
+    def adapter_evicted(self, tier: Tier, reason: str, seconds: float | None = None) -> None:
         """An adapter left `tier`. `reason` is a fixed word of the code, such as `lru` or `deleted`."""
         self._evictions.labels(tier, reason).inc()
+        if seconds is not None:
+            self._eviction_seconds.labels(tier).observe(seconds)
 
     def live_versions(self, live: Mapping[str, int | None], canaries: Mapping[str, int] | None = None) -> None:
         """The registry has just these adapters, with these versions live and these as canaries, oldest adapter

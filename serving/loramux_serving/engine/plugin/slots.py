@@ -60,8 +60,7 @@ class Slots:
         fill = self._fill_of(lora_id)
         if fill is None:
             fill = self._begin(lora_id, self._take_index())
-        fill.run(None)
-        self._finish(lora_id, fill)
+        self._run(lora_id, fill, None)
         return True
 
     # --- by the plugin, between steps ---
@@ -81,10 +80,7 @@ class Slots:
             if index is None:
                 return "no slot"
             fill = self._begin(lora_id, index)
-        if not fill.run(self._budget_s()):
-            return "filling"
-        self._finish(lora_id, fill)
-        return "active"
+        return "active" if self._run(lora_id, fill, self._budget_s()) else "filling"
 
     def in_use(self) -> frozenset[int]:
         """What the last step ran on, if that was lately."""
@@ -117,11 +113,21 @@ class Slots:
         fill = self._fills[lora_id] = _Fill(self._manager, lora, index, self._held[index], self._note)
         return fill
 
-    def _finish(self, lora_id: int, fill: "_Fill") -> None:
-        del self._fills[lora_id]
-        self._manager.lora_index_to_id[fill.index] = lora_id
-        self._manager._active_adapters[lora_id] = None
-        self._manager._active_adapters.touch(lora_id)
+    def _run(self, lora_id: int, fill: "_Fill", budget_s: float | None) -> bool:
+        """True when the adapter is in its slot. A fill that raises is given up, and its slot is free."""
+        indices, active = self._manager.lora_index_to_id, self._manager._active_adapters
+        try:
+            done = fill.run(budget_s)
+        except BaseException:
+            del self._fills[lora_id]
+            indices[fill.index] = None
+            raise
+        if done:
+            del self._fills[lora_id]
+            indices[fill.index] = lora_id
+            active[lora_id] = None
+            active.touch(lora_id)
+        return done
 
     def _fill_of(self, lora_id: int) -> "_Fill | None":
         self._sweep()

@@ -45,27 +45,23 @@ class Run:
         return tuple(sorted({segment.slot for segment in self.segments}))
 
     @cached_property
-    def span(self) -> int:
-        """How many slots there are from the lowest to the highest."""
-        return self.slots[-1] - self.slots[0] + 1
-
-    @cached_property
     def short(self) -> bool:
         return all(segment.end - segment.start <= SHORT_ROWS for segment in self.segments)
 
     @cached_property
-    def _foreign(self) -> dict[int, torch.Tensor]:
+    def _foreign(self) -> dict[tuple[int, int, int], torch.Tensor]:
         return {}
 
-    def foreign(self, width: int) -> torch.Tensor:
-        """bool [rows, span * width]: True where a column, of `width` for each slot of the span, is not of the row's
-        slot."""
-        if width not in self._foreign:
+    def foreign(self, first: int, span: int, width: int) -> torch.Tensor:
+        """bool [rows, span * width]: True where a column is not of the row's slot. `width` columns are of each of the
+        `span` slots from `first`."""
+        key = (first, span, width)
+        if key not in self._foreign:
             owner = torch.full((self.end - self.start, 1), -1)
             for segment in self.segments:
-                owner[segment.start - self.start : segment.end - self.start] = segment.slot - self.slots[0]
-            self._foreign[width] = owner != torch.arange(self.span * width) // width
-        return self._foreign[width]
+                owner[segment.start - self.start : segment.end - self.start] = segment.slot
+            self._foreign[key] = owner != first + torch.arange(span * width) // width
+        return self._foreign[key]
 
 
 def runs(slots: Sequence[int]) -> tuple[Run, ...]:

@@ -1,16 +1,17 @@
 """The weights of one slice of one module, by slot: vLLM's stacked tensors, what is known of them, and float32 copies.
 
 Copies are made of slots whose rank is known, in the first steps that use them, and never of more than `COPY_BYTES` a
-slot and slice: beyond that the product is long against oneDNN's overhead. So they take at most twice the memory of
-vLLM's slots in 16 bits, and as much as the true ranks of the adapters in them ask for.
+slot and slice: beyond that the product is long against oneDNN's overhead.
 """
 
 import itertools
 import math
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 
+from loramux_serving.engine.plugin.cpu_lora.copies import Copies
 from loramux_serving.engine.plugin.cpu_lora.runs import Run
 
 COPY_BYTES = 1 << 20
@@ -27,6 +28,18 @@ _COPIED: Final = -1
 _turns = itertools.count()
 
 
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Copies of adjacent slots, for all rows of a run at once."""
+
+    a: torch.Tensor
+    """float32 [in, slots * width]."""
+    b: torch.Tensor
+    """float32 [slots * width, out]."""
+    foreign: torch.Tensor | None
+    """bool [rows, slots * width]: what is not of the row's slot. None: all is."""
+
+
 class SliceWeights:
     """Lives as long as the stacked tensors, as an attribute of theirs."""
 
@@ -36,28 +49,27 @@ class SliceWeights:
         slots = b.shape[0]
         self.a = a
         self.b = b
-        self._values = a.shape[-1] + b.shape[-2]
-        """Of one rank."""
         self.ranks: list[int | None] = [None] * slots
         """Of each slot; 0: computes nothing. None: not known, so as many as there is room for."""
         self._turn = next(_turns) % SPREAD_STEPS
         self._state = [_NEVER] * slots
         """Of each slot: copied, never to be copied, or so many uses until it is."""
+        self._copies = Copies(slots, a.shape[-1], b.shape[-2])
         self._shrinks: dict[int, torch.Tensor] = {}
         self._expands: dict[int, torch.Tensor] = {}
-        self.width = 0
-        """Rows of each slot in the copies."""
-        self._copy_a = self._copy_b = torch.empty(0)
-        """[slots * width, in] and [slots * width, out]; all values are finite."""
-        self._copies: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def note(self, slot: int, rank: int | None) -> None:
         """The slot's values have changed, and all that is not 0 is in the first `rank` ranks."""
         self.ranks[slot] = rank
         self._shrinks.pop(slot, None)
         self._expands.pop(slot, None)
-        too_large = rank is not None and 4 * rank * self._values > COPY_BYTES
-        self._state[slot] = _NEVER if rank is None or too_large else self._turn
+        never = rank is None or self._copies.rank_bytes * rank > COPY_BYTES
+        self._state[slot] = _NEVER if never else self._turn
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """In which there is memory for copies."""
+        return self._copies.widths
 
     def computes(self, run: Run) -> bool:
         """Whether any adapter of the run has something here."""
@@ -82,34 +94,30 @@ class SliceWeights:
             view = self._expands[slot] = self.b[slot, 0, :, : self.ranks[slot]].t()
         return view
 
-    def together(self, run: Run) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """float32 [in, span * width] and [span * width, out], of all slots of the run's span. None where there are no
-        copies of the run's slots yet, or where so much is of other slots that segments one by one are faster."""
+    def together(self, run: Run) -> list[Together] | None:
+        """Whose sum is the run's. None where there are no copies of the run's slots yet, or where so much of them is of
+        other slots that segments one by one are faster."""
         if not run.short:
             return None
         for slot in run.slots:
             if self._state[slot] != _COPIED and not self._approach(run.slots):
                 return None
-        if len(run.segments) > 1:
-            read = 4 * run.span * self.width * self._values
-            if read > len(run.segments) * SEGMENT_BYTES:
-                return None
-        return self._copies_of(run.slots[0], run.span)
+        copies = self._copies
+        if len(run.segments) == 1:
+            return [Together(*copies.rows(run.slots[0], 1, copies.width(run.slots[0])), None)]
+        parts = [(width, first, last - first + 1) for width, first, last in copies.spans(run.slots)]
+        if sum(width * span for width, _, span in parts) * copies.rank_bytes > len(run.segments) * SEGMENT_BYTES:
+            return None
+        return [
+            Together(*copies.rows(first, span, width), run.foreign(first, span, width)) for width, first, span in parts
+        ]
 
     def alone(self, slot: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """float32 [in, width] and [width, out]. None where there is no copy."""
-        return self._copies_of(slot, 1) if self._state[slot] == _COPIED else None
-
-    def _copies_of(self, slot: int, span: int) -> tuple[torch.Tensor, torch.Tensor]:
-        views = self._copies.get((slot, span))
-        if views is None:
-            rows = slice(slot * self.width, (slot + span) * self.width)
-            views = self._copies[slot, span] = (self._copy_a[rows].t(), self._copy_b[rows])
-        return views
+        """float32 [in, width] and [width, out] of a slot that computes something. None where there is no copy."""
+        return self._copies.rows(slot, 1, self._copies.width(slot)) if self._state[slot] == _COPIED else None
 
     def _approach(self, slots: tuple[int, ...]) -> bool:
-        """Makes the copies whose turn has come; whether all are there now. One may need so much room that all are to be
-        made anew."""
+        """Makes the copies whose turn has come; whether all are there now."""
         for slot in slots:
             if self._state[slot] > 0 and self.ranks[slot]:
                 self._state[slot] -= 1
@@ -120,33 +128,13 @@ class SliceWeights:
     def _copy(self, slot: int) -> None:
         rank = self.ranks[slot]
         assert rank is not None
-        self._widen()
-        rows = slice(slot * self.width, (slot + 1) * self.width)
-        total = 0.0
-        for copy, stacked in ((self._copy_a[rows], self.a[slot, 0, :rank]), (self._copy_b[rows], self.expand(slot))):
-            copy[:rank].copy_(stacked)
-            copy[rank:].zero_()
-            total += float(copy.sum())
-        if math.isfinite(total):
-            self._state[slot] = _COPIED
-        else:
-            # The copies of all slots are multiplied together: 0 times infinity would reach everybody's tokens.
-            self._copy_a[rows].zero_()
-            self._copy_b[rows].zero_()
+        self._state[slot] = _COPIED
+        if not rank:
+            self._copies.drop(slot)
+        elif not math.isfinite(self._copies.put(slot, self.a[slot, 0, :rank], self.expand(slot))):
+            # The copies of many slots are multiplied together: 0 times infinity would reach everybody's tokens.
+            self._copies.drop(slot)
             self._state[slot] = _NEVER
-
-    def _widen(self) -> None:
-        """Room in each slot for the largest rank that is to be copied: powers of two, so that it happens seldom."""
-        ranks = [rank for rank, state in zip(self.ranks, self._state, strict=True) if rank and state != _NEVER]
-        largest = max(ranks, default=1)
-        if largest <= self.width:
-            return
-        slots, room = self.b.shape[0], self.b.shape[-1]
-        self.width = min(room, 1 << (largest - 1).bit_length())
-        self._copy_a = torch.zeros(slots * self.width, self.a.shape[-1])
-        self._copy_b = torch.zeros(slots * self.width, self.b.shape[-2])
-        self._copies.clear()
-        self._state = [self._turn if state == _COPIED else state for state in self._state]
 
 
 def slice_weights(a: torch.Tensor, b: torch.Tensor) -> SliceWeights:

@@ -153,13 +153,14 @@ def _add_run(
             _add_segments(run, weights, target, x, exact, scale)
             continue
         assert exact is not None
-        shrunk = torch.mm(exact, together[0])
-        if len(run.segments) > 1:
-            # Not times 0: what another adapter makes of this row may be infinite.
-            shrunk.masked_fill_(run.foreign(weights.width), 0.0)
-        if scale != 1.0:
-            shrunk.mul_(scale)
-        target.add_(torch.mm(shrunk, together[1]))
+        for part in together:
+            shrunk = torch.mm(exact, part.a)
+            if part.foreign is not None:
+                # Not times 0: what another adapter makes of this row may be infinite.
+                shrunk.masked_fill_(part.foreign, 0.0)
+            if scale != 1.0:
+                shrunk.mul_(scale)
+            target.add_(torch.mm(shrunk, part.b))
 
 
 def _add_segments(
