@@ -248,3 +248,36 @@ async def test_streams_keep_their_adapters_while_slots_change_hands(subject: Sub
 
     assert len(answers) >= 4
     assert all(text == expected[tone] for tone, text in answers)
+
+
+@pytest.mark.parametrize("tone", ["pirate", "shop-sql"])
+async def test_the_cpu_kernels_answer_as_vllms_own(
+    subject: Subject, plain_vllm: RealVllm, tmp_path: Path, tone: str
+) -> None:
+    """Within rounding, on an engine with our plugin and on one without: logits of 16 and more are an eighth apart in
+    bfloat16."""
+    path = DEMO / "adapters" / tone
+    await subject.engine.load(f"{tone}@0123456789ab", path)
+    async with httpx.AsyncClient(base_url=plain_vllm.url, timeout=FAR_S) as other:
+        stock = VllmEngine(Address("engine-0", plain_vllm.url), other, assumed=ASSUMED, load_timeout_s=FAR_S)
+        await stock.load(f"{tone}@0123456789ab", path)
+        try:
+            for prompt in ("How many orders were placed in May?", "What is the capital of France?"):
+                body = {
+                    "model": f"{tone}@0123456789ab",
+                    "messages": [{"role": "user", "content": prompt}],
+                    "max_tokens": 12,
+                    "temperature": 0,
+                    "logprobs": True,
+                }
+                answers = [
+                    (await client.post("/v1/chat/completions", json=body, timeout=FAR_S)).json()["choices"][0]
+                    for client in (subject.http, other)
+                ]
+                ours, theirs = answers
+                assert ours["message"]["content"] == theirs["message"]["content"]
+                assert [token["logprob"] for token in ours["logprobs"]["content"]] == pytest.approx(
+                    [token["logprob"] for token in theirs["logprobs"]["content"]], abs=0.3
+                )
+        finally:
+            await stock.evict(f"{tone}@0123456789ab")
