@@ -52,7 +52,7 @@ class Answering(Handler):
 @pytest.fixture(scope="module")
 def engine() -> Iterator[str]:
     class Bound(Answering):
-        engine = Engine(NAME, plugin=True)
+        engine = Engine(NAME, plugin=True, staging=True)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
     server.daemon_threads = True
