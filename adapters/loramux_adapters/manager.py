@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 from loramux_adapters.demand import Demand
 from loramux_adapters.errors import EngineUnavailable
-from loramux_adapters.joining import reconcile
-from loramux_adapters.leases import LeaseBook
 from loramux_adapters.model import Capabilities, Report, Resident, Target, Tier
-from loramux_adapters.moves import Locate, Moves
-from loramux_adapters.pins import Pins
 from loramux_adapters.ports import Clock, LoraEngine, TierObserver
-from loramux_adapters.prefetch import Prefetch
-from loramux_adapters.refreshing import Refreshing
-from loramux_adapters.reports import Reports
-from loramux_adapters.retiring import Retiring
-from loramux_adapters.room import Room
-from loramux_adapters.shelf import Shelf
-from loramux_adapters.staging import Staging
+from loramux_adapters.residency.joining import reconcile
+from loramux_adapters.residency.leases import LeaseBook
+from loramux_adapters.residency.moves import Locate, Moves
+from loramux_adapters.residency.pins import Pins
+from loramux_adapters.residency.prefetch import Prefetch
+from loramux_adapters.residency.refreshing import Refreshing
+from loramux_adapters.residency.reports import Reports
+from loramux_adapters.residency.retiring import Retiring
+from loramux_adapters.residency.room import Room
+from loramux_adapters.residency.shelf import Shelf
+from loramux_adapters.residency.staging import Staging
 from loramux_adapters.tiers import most_pins
 
 

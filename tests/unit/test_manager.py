@@ -485,7 +485,7 @@ async def test_a_deleted_version_ends_requests_that_outlast_the_drain(adapter_di
 
 
 async def test_a_request_is_told_to_end_once(adapter_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loramux_adapters.retiring._LOOK_AGAIN_S", 0.001)
+    monkeypatch.setattr("loramux_adapters.residency.retiring._LOOK_AGAIN_S", 0.001)
     bench = Bench(adapter_dir, drain_timeout_s=0.0)
     await bench.replica()
     told = looks = 0

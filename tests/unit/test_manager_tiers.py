@@ -299,7 +299,7 @@ async def test_who_moved_something_finds_it_in_the_report(bench: Bench) -> None:
 
 
 async def test_a_report_that_does_not_come_keeps_nobody_for_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loramux_adapters.reports._CATCH_UP_S", 0.01)
+    monkeypatch.setattr("loramux_adapters.residency.reports._CATCH_UP_S", 0.01)
     engine = await bench.replica()
     never = asyncio.Event()
     monkeypatch.setattr(engine, "residents", never.wait)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from loramux_adapters.model import Target
 from loramux_adapters.ports import Clock
-from loramux_adapters.shelf import Holding, Shelf
+from loramux_adapters.residency.shelf import Holding, Shelf
 from loramux_adapters.wakeup import Wakeup
 
 

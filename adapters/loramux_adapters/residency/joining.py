@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from loramux_adapters.model import Resident, Target, Tier
-from loramux_adapters.shelf import Shelf
+from loramux_adapters.residency.shelf import Shelf
 
 
 async def reconcile(

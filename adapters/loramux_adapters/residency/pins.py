@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 
 from loramux_adapters.errors import EngineRejected
-from loramux_adapters.leases import LeaseBook
 from loramux_adapters.model import Tier
-from loramux_adapters.moves import Moves
-from loramux_adapters.shelf import Shelf
+from loramux_adapters.residency.leases import LeaseBook
+from loramux_adapters.residency.moves import Moves
+from loramux_adapters.residency.shelf import Shelf
 from loramux_adapters.tiers import pin_changes
 
 

@@ -7,10 +7,10 @@ from functools import partial
 from loramux_adapters.demand import Demand
 from loramux_adapters.errors import LoramuxError, QueueTimeout
 from loramux_adapters.model import Target, Tier
-from loramux_adapters.moves import Locate, Moves
 from loramux_adapters.ports import Clock
-from loramux_adapters.room import Room
-from loramux_adapters.shelf import Shelf
+from loramux_adapters.residency.moves import Locate, Moves
+from loramux_adapters.residency.room import Room
+from loramux_adapters.residency.shelf import Shelf
 from loramux_adapters.tiers import Want, plan
 
 _REST_S = 60.0

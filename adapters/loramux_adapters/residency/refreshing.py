@@ -6,9 +6,9 @@ from functools import partial
 
 from loramux_adapters.errors import EngineError
 from loramux_adapters.model import Resident
-from loramux_adapters.pins import Pins
-from loramux_adapters.reports import Reports
-from loramux_adapters.shelf import Shelf
+from loramux_adapters.residency.pins import Pins
+from loramux_adapters.residency.reports import Reports
+from loramux_adapters.residency.shelf import Shelf
 
 
 class Refreshing:

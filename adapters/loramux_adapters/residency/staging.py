@@ -7,10 +7,10 @@ from typing import Any
 
 from loramux_adapters.demand import Demand
 from loramux_adapters.errors import EngineError, EngineRejected, EngineUnavailable, LoramuxError
-from loramux_adapters.leases import LeaseBook
 from loramux_adapters.model import Target, Tier
-from loramux_adapters.moves import Moves
-from loramux_adapters.shelf import Holding, Shelf
+from loramux_adapters.residency.leases import LeaseBook
+from loramux_adapters.residency.moves import Moves
+from loramux_adapters.residency.shelf import Holding, Shelf
 from loramux_adapters.tiers import WantReason
 
 _Move = Callable[[Shelf, Holding, WantReason], Awaitable[None]]

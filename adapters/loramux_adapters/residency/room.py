@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from loramux_adapters.demand import Demand
 from loramux_adapters.errors import QueueTimeout
-from loramux_adapters.line import Ticket
 from loramux_adapters.model import Target, Tier
 from loramux_adapters.ports import Clock, TierObserver
-from loramux_adapters.shelf import Holding, Shelf
+from loramux_adapters.residency.line import Ticket
+from loramux_adapters.residency.shelf import Holding, Shelf
 from loramux_adapters.tiers import Plan, Residency, Want, WantReason, plan, slot_first
 
 Evict = Callable[[Shelf, str, str], Awaitable[bool]]

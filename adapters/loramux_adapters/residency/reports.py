@@ -7,7 +7,7 @@ from itertools import count
 from loramux_adapters.errors import EngineError
 from loramux_adapters.model import Report, Resident
 from loramux_adapters.ports import Clock
-from loramux_adapters.shelf import Shelf
+from loramux_adapters.residency.shelf import Shelf
 
 _CATCH_UP_S = 1.0
 

@@ -13,8 +13,8 @@ from typing import Any
 from loramux_adapters.errors import EngineError, EngineRejected
 from loramux_adapters.model import Target, Tier
 from loramux_adapters.ports import Clock, LoadOutcome, TierObserver
-from loramux_adapters.room import Room, no_slot
-from loramux_adapters.shelf import Holding, Shelf
+from loramux_adapters.residency.room import Room, no_slot
+from loramux_adapters.residency.shelf import Holding, Shelf
 from loramux_adapters.tiers import WantReason
 
 Locate = Callable[[Target], Awaitable[Path]]

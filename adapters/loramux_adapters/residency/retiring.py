@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from loramux_adapters.errors import EngineError
-from loramux_adapters.leases import LeaseBook
-from loramux_adapters.moves import Moves
 from loramux_adapters.ports import Clock
-from loramux_adapters.shelf import Shelf
+from loramux_adapters.residency.leases import LeaseBook
+from loramux_adapters.residency.moves import Moves
+from loramux_adapters.residency.shelf import Shelf
 
 _LOOK_AGAIN_S = 1.0
 """How often a wait for leases asks whether it is still wanted."""

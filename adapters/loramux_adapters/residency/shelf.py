@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from loramux_adapters.errors import EngineUnavailable
-from loramux_adapters.line import Line
 from loramux_adapters.model import Capabilities, Resident, Target, Tier
 from loramux_adapters.ports import LoraEngine
+from loramux_adapters.residency.line import Line
 from loramux_adapters.tiers import Place, Residency, Want
 from loramux_adapters.wakeup import Wakeup
 
