@@ -15,7 +15,7 @@ import pytest
 from loramux_bench.errors import EndpointError
 from loramux_bench.studies.servers import EngineShape, Loramux, StockVllm
 from tests.fixtures.gateway import eventually
-from tests.fixtures.streaming_vllm import fake_python, small_base
+from tests.fixtures.stalling_vllm import fake_python, small_base
 
 pytestmark = pytest.mark.timeout(240)
 

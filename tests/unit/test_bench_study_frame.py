@@ -18,7 +18,7 @@ from loramux_bench.studies import page_cache
 from loramux_bench.studies.adapters import ALL_MODULES, Dtype, LoraShapes, write_adapter, write_adapters
 from loramux_bench.studies.servers import EngineShape
 from loramux_bench.studies.study import StudyDir, in_turn, ms
-from tests.fixtures.streaming_vllm import small_base
+from tests.fixtures.stalling_vllm import small_base
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])

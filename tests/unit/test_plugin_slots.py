@@ -21,14 +21,14 @@ SLOTS = 3
 RANK = 4
 
 
-class Linear:
-    """What `set_lora` of vLLM's linear layers touches."""
+class Shapes:
+    """What `set_lora` of vLLM's linear layers touches, without the layer that they wrap."""
 
-    set_lora = BaseLinearLayerWithLoRA.set_lora
-    reset_lora = BaseLinearLayerWithLoRA.reset_lora
-    tp_size = 1
+    lora_a_stacked: tuple[torch.Tensor, ...]
+    lora_b_stacked: tuple[torch.Tensor, ...]
 
     def __init__(self, inputs: int, outputs: Sequence[int]) -> None:
+        self.tp_size = 1
         self.n_slices = len(outputs)
         self.lora_a_stacked = tuple(torch.full((SLOTS, 1, RANK, inputs), 7.0) for _ in outputs)
         self.lora_b_stacked = tuple(torch.full((SLOTS, 1, out, RANK), 7.0) for out in outputs)
@@ -37,8 +37,12 @@ class Linear:
         return [stacked[index, 0] for stacked in (*self.lora_a_stacked, *self.lora_b_stacked)]
 
 
-class Merged(Linear):
-    set_lora = MergedColumnParallelLinearWithLoRA.set_lora
+class Linear(Shapes, BaseLinearLayerWithLoRA):
+    pass
+
+
+class Merged(Shapes, MergedColumnParallelLinearWithLoRA):
+    pass
 
 
 class Odd(Linear):

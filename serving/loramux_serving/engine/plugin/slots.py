@@ -226,10 +226,8 @@ def _plain(module: Any) -> bool:
     from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
     from vllm.lora.layers.column_parallel_linear import MergedColumnParallelLinearWithLoRA
 
-    return getattr(type(module), "set_lora", None) in (
-        BaseLinearLayerWithLoRA.set_lora,
-        MergedColumnParallelLinearWithLoRA.set_lora,
-    )
+    owner = next((kind for kind in type(module).__mro__ if "set_lora" in vars(kind)), None)
+    return owner in (BaseLinearLayerWithLoRA, MergedColumnParallelLinearWithLoRA)
 
 
 def _slices(module: Any, weights: Any) -> tuple[list[torch.Tensor | None], list[torch.Tensor | None]]:
