@@ -214,11 +214,12 @@ class AdapterManager:
         self._prefetch.step(list(self._shelves.values()), wanted)
 
     @asynccontextmanager
-    async def hold(self, target: Target) -> AsyncIterator[None]:
+    async def hold(self, target: Target, *, at_once: bool = False) -> AsyncIterator[None]:
         """`target` answers on every replica for the length of the block, on those that join during it too. A replica
         that fails and leaves is left out, as it is reconciled before it serves again. Raises what `lease` raises,
-        and `EngineUnavailable` where no replica is left."""
-        async with self._staging.hold(target):
+        and `EngineUnavailable` where no replica is left. In the order of calls; `at_once`, what is staged everywhere
+        does not wait for those before it, who may wait for room."""
+        async with self._staging.hold(target, at_once=at_once):
             await self._reports.caught_up()
             yield
 

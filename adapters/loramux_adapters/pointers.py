@@ -150,7 +150,7 @@ class Pointers:
         if target is None:
             yield
             return
-        async with self._manager.hold(target):
+        async with self._manager.hold(target, at_once=True):
             yield
 
     def _published(self, snapshot: Snapshot) -> None:

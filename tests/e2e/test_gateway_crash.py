@@ -88,6 +88,11 @@ def test_kill_during_add_update_and_delete(process: GatewayProcess) -> None:
     for operator in operators:
         for operation in operator.accepted:
             ended = process.admin("GET", f"/operations/{operation}?wait=true").raise_for_status().json()
+            if ended["state"] == "failed" and ended["kind"] == "update":
+                # Its adapter was deleted while it was still arriving.
+                assert ended["adapter"].endswith(("2", "5", "8")), ended
+                assert ended["error"]["code"] in ("adapter_busy", "adapter_not_found"), ended
+                continue
             assert ended["state"] == "succeeded", ended
     page = process.admin("GET", "/adapters?limit=1000").json()["adapters"]
     described = {adapter["name"]: adapter for adapter in page}

@@ -45,14 +45,13 @@ class Staging:
             raise _no_engine()
 
     @asynccontextmanager
-    async def hold(self, target: Target) -> AsyncIterator[None]:
+    async def hold(self, target: Target, *, at_once: bool = False) -> AsyncIterator[None]:
         """See `AdapterManager.hold`."""
         # Without keeping it: two that kept one replica each and waited for the other's would wait for ever. So the slow
         # part may be done for many at once, and what follows keeps one at a time.
         await _all_but_closed({shelf: self.on(shelf, target, "version") for shelf in self._shelves.values()})
         held: dict[Shelf, Holding] = {}
-        # What is staged everywhere waits for nobody, and so not for those who do.
-        async with nullcontext() if self._everywhere(target) else self._moving:
+        async with nullcontext() if at_once and self._everywhere(target) else self._moving:
             self._held.append(target)
             try:
                 while joined := [shelf for shelf in self._shelves.values() if shelf not in held]:
