@@ -13,7 +13,7 @@ from loramux_adapters.errors import EngineUnavailable
 from loramux_adapters.model import Capabilities, Report, Resident, Target, Tier
 from loramux_adapters.ports import Clock, LoraEngine, TierObserver
 from loramux_adapters.residency.joining import reconcile
-from loramux_adapters.residency.leases import LeaseBook
+from loramux_adapters.residency.leases import AdapterLease, LeaseBook, end_task
 from loramux_adapters.residency.moves import Locate, Moves
 from loramux_adapters.residency.pins import Pins
 from loramux_adapters.residency.prefetch import Prefetch
@@ -78,21 +78,15 @@ class AdapterManager:
 
     # --- leases ---
 
-    @asynccontextmanager
-    async def lease(self, target: Target, replica_id: str) -> AsyncIterator[None]:
-        """`relay.ports.Leases`: hold `target` on a replica, staged, for the length of the block. Raises
-        `EngineError`, `StorageError`, `ArtifactError`, or `QueueTimeout` where there was no room in time."""
-        if target.is_base:
-            yield
-            return
-        shelf = self._shelf(replica_id)
-        self._demand.count(target.engine_name, self._clock.monotonic())
-        lease = self._leases.begin(shelf, target)
-        try:
-            await self._moves.stage(shelf, lease.entry)
-            yield
-        finally:
-            self._leases.end(lease)
+    def lease(self, target: Target, replica_id: str, end_request: Callable[[], object] | None = None) -> AdapterLease:
+        """`relay.ports.Leases`: hold `target` on a replica, staged. `end_request` is called where it must be given up
+        (None: the current task is cancelled). Raises `EngineUnavailable`; beginning it raises what
+        `AdapterLease.begin` does."""
+        shelf = None
+        if not target.is_base:
+            shelf = self._shelf(replica_id)
+            self._demand.count(target.engine_name, self._clock.monotonic())
+        return AdapterLease(self._leases, shelf, target, self._moves.stage, end_request or end_task())
 
     def staged(self, target: Target, replica_id: str) -> bool:
         """`relay.ports.Leases`: whether a lease would be had at once."""
@@ -170,21 +164,12 @@ class AdapterManager:
         out."""
         return await self._refreshing.residents()
 
-    async def refresh(self) -> None:
-        """Ask every engine what it holds, set the books right by it, and pin there what is pinned. A replica that does
-        not answer is passed over."""
-        await self._refreshing.all()
-
     def refresh_soon(self) -> None:
-        """As `refresh`, in the background: an engine that is slow to answer keeps nobody waiting."""
+        """Ask every engine what it holds, set the books right by it, and pin there what is pinned: in the background,
+        as an engine that is slow to answer keeps nobody waiting. A replica that does not answer is passed over."""
         self._refreshing.soon()
 
     # --- ahead of requests ---
-
-    async def stage_everywhere(self, target: Target) -> None:
-        """Make `target` answer on every replica that is there. Raises what `hold` raises."""
-        async with self.hold(target):
-            pass
 
     async def prefetch(self, target: Target, tier: Tier) -> None:
         """Move `target` up to `gpu` or `cpu` on every replica that is there; into a slot only where the engine tells
@@ -198,7 +183,7 @@ class AdapterManager:
         await self.repin()
 
     async def repin(self) -> None:
-        """Pins have changed: tell the engines. One that does not answer now is told by the next `refresh`."""
+        """Pins have changed: tell the engines. One that does not answer now is told by the next refresh."""
         await self._refreshing.repin()
         await self._reports.caught_up()
 

@@ -45,9 +45,11 @@ from loramux_serving.engine.supervisor import Patience, Supervisor
 from loramux_serving.gateway import Gateway
 from loramux_serving.home import Home
 from loramux_serving.relay.handler import Relay
+from loramux_serving.relay.local_gate import LocalGate
 from loramux_serving.services import Services
 from loramux_serving.settings import ArtifactSettings, Settings
 from loramux_serving.telemetry.metrics import Metrics
+from loramux_serving.telemetry.request_log import RequestLog
 from loramux_serving.telemetry.usage import UsageLedger
 from loramux_serving.uploads import UploadDesk
 
@@ -110,7 +112,9 @@ def build(settings: Settings, base_dir: Path, base_name: str, database: Database
     admission = FairAdmission(settings.admission, clock, ready_replicas=fleet.count_ready, slots=fleet.slots)
     for replica in replicas:
         replica.when_ready(admission.capacity_changed)
-    relay = Relay(settings.relay, keyring, registry, admission, fleet, manager, usage)
+    request_log = RequestLog(settings.log, then=usage)
+    gate = LocalGate(keyring, registry, admission, fleet, manager, request_log, retries=settings.relay.retries)
+    relay = Relay(settings.relay, gate)
     # What is taken for granted of an engine without our plugin, which can not be asked.
     assumed = Capabilities(
         dynamic_lora=True,
@@ -156,6 +160,7 @@ def build(settings: Settings, base_dir: Path, base_name: str, database: Database
         key_desk=KeyDesk(key_store, keyring, clock),
         metrics=metrics,
         usage=usage,
+        request_log=request_log,
         canaries=canaries,
     )
     gateway = Gateway(services, supervisors)

@@ -12,7 +12,8 @@ from loramux_adapters.pointers import Pointers
 from loramux_adapters.ports import Clock
 from loramux_adapters.registry import Registry
 from loramux_adapters.snapshot import Snapshot
-from loramux_serving.relay.ports import Outcome, Recorder, RequestRecord
+from loramux_serving.relay.ports import Recorder
+from loramux_serving.relay.record import Outcome, RequestRecord
 
 _log = structlog.get_logger(__name__)
 

@@ -36,6 +36,7 @@ class Gateway:
         await services.key_desk.open()
         await asyncio.to_thread(services.uploads.open, self._awaited_uploads())
         async with AsyncExitStack() as stack:
+            stack.callback(services.request_log.flush)
             stack.push_async_callback(services.http.aclose)
             stack.push_async_callback(services.relay.close)
             for supervisor in self._supervisors:

@@ -19,6 +19,7 @@ from loramux_serving.engine.fleet import Fleet
 from loramux_serving.relay.handler import Relay
 from loramux_serving.settings import Settings
 from loramux_serving.telemetry.metrics import Metrics
+from loramux_serving.telemetry.request_log import RequestLog
 from loramux_serving.telemetry.usage import UsageLedger
 from loramux_serving.uploads import UploadDesk
 
@@ -42,4 +43,5 @@ class Services:
     key_desk: KeyDesk
     metrics: Metrics
     usage: UsageLedger
+    request_log: RequestLog
     canaries: CanaryWatch

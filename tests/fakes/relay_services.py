@@ -1,8 +1,8 @@
 """The relay's ports, in memory, and a gateway around them on a real socket."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,10 @@ import uvicorn
 from loramux_adapters.errors import EngineUnavailable, Forbidden, ModelNotFound, Unauthenticated
 from loramux_adapters.model import Role, Target
 from loramux_serving.relay.handler import Relay
-from loramux_serving.relay.ports import Principal, RequestRecord
+from loramux_serving.relay.local_gate import LocalGate
+from loramux_serving.relay.ports import Principal
 from loramux_serving.relay.protocol import relay_protocol
+from loramux_serving.relay.record import RequestRecord
 from loramux_serving.settings import RelaySettings
 
 KEY = "Bearer good"
@@ -47,12 +49,23 @@ class FakeNames:
 
 @dataclass
 class FakeAdmitted:
+    admission: "FakeAdmission"
+    soon: Callable[[], object] | None = None
+    inside: bool = False
     spent: int = 0
     stepped_aside: int = 0
     waited_s: float = 0.25
 
     def spend(self, tokens: int) -> None:
         self.spent += tokens
+
+    async def enter(self) -> None:
+        await self.admission.enter(self.soon)
+        self.inside = True
+
+    def leave(self) -> None:
+        self.admission.inside -= self.inside
+        self.inside = False
 
     @asynccontextmanager
     async def aside(self) -> AsyncIterator[None]:
@@ -71,17 +84,21 @@ class FakeAdmission:
     places: list[FakeAdmitted] = field(default_factory=list)
     slots: list[str | None] = field(default_factory=list)
 
-    @asynccontextmanager
-    async def admit(
+    def admit(
         self,
         principal: Principal,
         adapter: str,
         slot: str | None = None,
         soon: Callable[[], object] | None = None,
-    ) -> AsyncIterator[FakeAdmitted]:
+    ) -> FakeAdmitted:
+        self.slots.append(slot)
+        place = FakeAdmitted(self, soon)
+        self.places.append(place)
+        return place
+
+    async def enter(self, soon: Callable[[], object] | None) -> None:
         if self.error is not None:
             raise self.error
-        self.slots.append(slot)
         self.waiting += 1
         if soon is not None and not self.gate.is_set():
             soon()
@@ -90,12 +107,6 @@ class FakeAdmission:
         finally:
             self.waiting -= 1
         self.inside += 1
-        place = FakeAdmitted()
-        self.places.append(place)
-        try:
-            yield place
-        finally:
-            self.inside -= 1
 
 
 @dataclass
@@ -118,14 +129,14 @@ class FakeFleet:
             raise EngineUnavailable("No engine is ready.", retry_after_s=2.5)
         return min(self.replicas, key=lambda replica: replica.id in avoid)
 
-    @contextmanager
-    def request(self, target: Target, replica_id: str) -> Iterator[None]:
-        replica = next(replica for replica in self.replicas if replica.id == replica_id)
-        replica.outstanding += 1
-        try:
-            yield
-        finally:
-            replica.outstanding -= 1
+    def begin(self, target: Target, replica_id: str) -> None:
+        self._replica(replica_id).outstanding += 1
+
+    def end(self, target: Target, replica_id: str) -> None:
+        self._replica(replica_id).outstanding -= 1
+
+    def _replica(self, replica_id: str) -> FakeReplica:
+        return next(replica for replica in self.replicas if replica.id == replica_id)
 
 
 @dataclass
@@ -150,16 +161,22 @@ class FakeLeases:
     def lost(self, target: Target, replica_id: str) -> None:
         self.lost_names.append(target.engine_name)
 
-    @asynccontextmanager
-    async def lease(self, target: Target, replica_id: str) -> AsyncIterator[None]:
-        self.held += 1
+    def lease(self, target: Target, replica_id: str, end_request: Callable[[], object]) -> "FakeLease":
         self.taken.append((target.engine_name, replica_id))
-        try:
-            if self.error is not None:
-                raise self.error
-            yield
-        finally:
-            self.held -= 1
+        return FakeLease(self)
+
+
+@dataclass
+class FakeLease:
+    leases: FakeLeases
+
+    async def begin(self) -> None:
+        if self.leases.error is not None:
+            raise self.leases.error
+        self.leases.held += 1
+
+    def end(self) -> None:
+        self.leases.held -= 1
 
 
 @dataclass
@@ -202,7 +219,8 @@ async def gateway(*engine_urls: str, **settings: Any) -> AsyncIterator[Gateway]:
     names, admission, leases, recorder = FakeNames(), FakeAdmission(), FakeLeases(), FakeRecorder()
     admission.gate.set()
     fleet = FakeFleet([FakeReplica(f"r{index}", url) for index, url in enumerate(engine_urls)])
-    relay = Relay(limits, FakeAuthenticator(), names, admission, fleet, leases, recorder)
+    gate = LocalGate(FakeAuthenticator(), names, admission, fleet, leases, recorder, retries=limits.retries)
+    relay = Relay(limits, gate)
     bodies: list[bytes] = []
     config = uvicorn.Config(
         _echo(bodies),

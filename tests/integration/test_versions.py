@@ -13,7 +13,7 @@ from loramux_adapters.events import Event
 from loramux_adapters.model import CanaryRule, OperationState, Sticky, Version, VersionState
 from loramux_serving import canary_watch
 from loramux_serving.canary_watch import CanaryWatch
-from loramux_serving.relay.ports import Outcome, RequestRecord
+from loramux_serving.relay.record import Outcome, RequestRecord
 from tests.fakes.domain import Domain, engines
 from tests.fakes.manager_bench import settle, until
 

@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from loramux_adapters.errors import EngineUnavailable, ReplicaNotFound
@@ -22,6 +25,16 @@ def fleet(members: list[EngineReplica], *, slots: int = 8, **holders: set[str]) 
     return Fleet(members, lambda name: dict.fromkeys(holders.get(name.split("@")[0], ()), Tier.CPU), slots=slots)
 
 
+@contextmanager
+def under_way(whole: Fleet, target: Target, replica_id: str) -> Iterator[None]:
+    """A request."""
+    whole.begin(target, replica_id)
+    try:
+        yield
+    finally:
+        whole.end(target, replica_id)
+
+
 def adapter(name: str) -> Target:
     return Target(name, f"{name}@0123456789ab", 1, "0" * 64)
 
@@ -32,13 +45,13 @@ def able(max_loras: int) -> Capabilities:
 
 def test_an_adapter_goes_to_a_replica_that_holds_it() -> None:
     whole = fleet(replicas(), poet={"engine-1"})
-    with whole.request(BASE, "engine-1"), whole.request(BASE, "engine-1"):
+    with under_way(whole, BASE, "engine-1"), under_way(whole, BASE, "engine-1"):
         assert whole.pick(ADAPTER).id == "engine-1"
 
 
 def test_the_base_is_held_by_all() -> None:
     whole = fleet(replicas())
-    with whole.request(BASE, "engine-0"), whole.request(ADAPTER, "engine-1"):
+    with under_way(whole, BASE, "engine-0"), under_way(whole, ADAPTER, "engine-1"):
         assert whole.pick(BASE).id == "engine-2"
 
 
@@ -47,7 +60,7 @@ def test_outstanding_requests_are_counted_back_on_error() -> None:
     whole = fleet(members)
 
     def fail() -> None:
-        with whole.request(ADAPTER, member.id):
+        with under_way(whole, ADAPTER, member.id):
             assert member.outstanding == 1
             raise ConnectionError
 
@@ -59,21 +72,25 @@ def test_outstanding_requests_are_counted_back_on_error() -> None:
 
 def test_an_adapter_goes_to_where_it_runs_before_where_it_is_held() -> None:
     whole = fleet(replicas(), poet={"engine-0", "engine-1"})
-    with whole.request(ADAPTER, "engine-2"), whole.request(ADAPTER, "engine-2"):
+    with under_way(whole, ADAPTER, "engine-2"), under_way(whole, ADAPTER, "engine-2"):
         assert whole.pick(ADAPTER).id == "engine-2"
 
 
 def test_a_new_adapter_goes_to_where_the_fewest_run() -> None:
     whole = fleet(replicas(2))
-    with whole.request(adapter("a"), "engine-0"), whole.request(BASE, "engine-1"), whole.request(BASE, "engine-1"):
+    with (
+        under_way(whole, adapter("a"), "engine-0"),
+        under_way(whole, BASE, "engine-1"),
+        under_way(whole, BASE, "engine-1"),
+    ):
         assert whole.pick(ADAPTER).id == "engine-1"
 
 
 def test_no_replica_gets_more_adapters_than_slots_while_another_has_one() -> None:
     whole = fleet(replicas(2), slots=1, poet={"engine-0"})
-    with whole.request(adapter("a"), "engine-0"):
+    with under_way(whole, adapter("a"), "engine-0"):
         assert whole.pick(ADAPTER).id == "engine-1"
-        with whole.request(adapter("b"), "engine-1"):
+        with under_way(whole, adapter("b"), "engine-1"):
             assert whole.pick(ADAPTER).id == "engine-0", "both are full: where it is held"
             assert whole.pick(adapter("b")).id == "engine-1"
 
@@ -94,9 +111,9 @@ def test_slots_are_those_of_the_ready_replicas() -> None:
 def test_an_adapter_on_two_replicas_takes_two_slots() -> None:
     members = replicas(2)
     whole = fleet(members, slots=2)
-    with whole.request(ADAPTER, "engine-0"):
+    with under_way(whole, ADAPTER, "engine-0"):
         assert whole.slots() == 4
-        with whole.request(ADAPTER, "engine-1"), whole.request(ADAPTER, "engine-1"):
+        with under_way(whole, ADAPTER, "engine-1"), under_way(whole, ADAPTER, "engine-1"):
             assert whole.slots() == 3
             members[1].drain(True)
             assert whole.slots() == 2

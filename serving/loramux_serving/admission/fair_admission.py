@@ -252,17 +252,26 @@ class Place:
         self._holds = False
         self.waited_s = 0.0
 
-    async def __aenter__(self) -> "Place":
+    async def enter(self) -> None:
+        """Wait for the place. Where this raises, none is held."""
         if not self._admission.enter(self._principal, self._adapter, self._slot):
             self.waited_s = await self._admission.wait(self._adapter, self._slot, self._soon)
         self._holds = True
+
+    def leave(self) -> None:
+        """Give the place back. Once or more often."""
+        if self._holds:
+            self._holds = False
+            self._admission.leave(self._adapter, self._slot)
+
+    async def __aenter__(self) -> "Place":
+        await self.enter()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._holds:
-            self._admission.leave(self._adapter, self._slot)
+        self.leave()
 
     @asynccontextmanager
     async def aside(self) -> AsyncIterator[None]:

@@ -2,8 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from loramux_adapters.errors import EngineUnavailable, ReplicaNotFound
 from loramux_adapters.model import Target, Tier
@@ -42,22 +41,20 @@ class Fleet:
             raise self._unavailable()
         return self._replicas[chosen]
 
-    @contextmanager
-    def request(self, target: Target, replica_id: str) -> Iterator[None]:
+    def begin(self, target: Target, replica_id: str) -> None:
         """See `relay.ports.Fleet`."""
-        adapters = self._adapters[replica_id]
-        name = target.engine_name
-        with self._replicas[replica_id].request():
-            if target.is_base:
-                yield
-                return
-            adapters[name] += 1
-            try:
-                yield
-            finally:
-                adapters[name] -= 1
-                if not adapters[name]:
-                    del adapters[name]
+        self._replicas[replica_id].outstanding += 1
+        if not target.is_base:
+            self._adapters[replica_id][target.engine_name] += 1
+
+    def end(self, target: Target, replica_id: str) -> None:
+        """See `relay.ports.Fleet`."""
+        self._replicas[replica_id].outstanding -= 1
+        if not target.is_base:
+            adapters = self._adapters[replica_id]
+            adapters[target.engine_name] -= 1
+            if not adapters[target.engine_name]:
+                del adapters[target.engine_name]
 
     def slots(self) -> int:
         """How many adapters the ready replicas can run at a time, each on one of them; those of one replica while

@@ -1,7 +1,6 @@
 """One replica as the rest of the gateway sees it: who it is, where it is, and how it is."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -44,6 +43,8 @@ class EngineReplica:
         self._clock = clock
         self.url = url
         """`http://host:port`. Changes where an engine is started again on another port."""
+        self.outstanding = 0
+        """Requests that are with its engine. The fleet counts them."""
         self.capabilities: Capabilities | None = None
         self.restarts = 0
         self.log: Callable[[], Sequence[str]] = tuple
@@ -52,7 +53,6 @@ class EngineReplica:
         self._detail = ""
         self._code: str | None = None
         self._draining = False
-        self._outstanding = 0
         self._on_suspect: Callable[[], None] | None = None
         self._on_ready: Callable[[], None] | None = None
 
@@ -61,22 +61,10 @@ class EngineReplica:
         return self._id
 
     @property
-    def outstanding(self) -> int:
-        return self._outstanding
-
-    @property
     def state(self) -> ReplicaState:
         if self._draining and self._state is ReplicaState.READY:
             return ReplicaState.DRAINING
         return self._state
-
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        self._outstanding += 1
-        try:
-            yield
-        finally:
-            self._outstanding -= 1
 
     def suspect(self) -> None:
         if self._on_suspect is not None:
@@ -116,7 +104,7 @@ class EngineReplica:
             state=self.state,
             since=self._since,
             restarts=self.restarts,
-            outstanding=self._outstanding,
+            outstanding=self.outstanding,
             detail=self._detail,
             code=self._code,
             capabilities=self.capabilities,

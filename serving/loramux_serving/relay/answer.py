@@ -1,7 +1,5 @@
 """The engine's answer on its way to the caller: a stream as it comes, a document whole."""
 
-from time import perf_counter
-
 from loramux_adapters.errors import AdapterLost, EngineError, EngineFailed
 from loramux_serving.http_errors import openai_body
 from loramux_serving.relay.engine_connection import EngineConnection, Stage
@@ -37,7 +35,7 @@ async def pass_stream(
     def take(data: bytes) -> None:
         frames = scanner.feed(data)
         if story.ttft_s is None and scanner.tokens_seen:
-            story.token_seen(perf_counter())
+            story.token_seen()
         exchange.write(frames)
 
     exchange.start(reply.status, headers)

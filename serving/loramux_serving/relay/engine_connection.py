@@ -59,6 +59,7 @@ class EngineConnection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._wanted = Stage.SENT
         self._timer: asyncio.TimerHandle | None = None
+        self._watched = False
         self._limit_s = self._idle_s = 0.0
         self._heard_at = 0.0
 
@@ -94,7 +95,7 @@ class EngineConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once. This is how vLLM learns that nobody wants the rest."""
-        self._disarm()
+        self._drop_timer()
         self._sink = None
         if self._transport is not None:
             self._transport.abort()
@@ -172,7 +173,7 @@ class EngineConnection(asyncio.Protocol):
             else:
                 when = "in the middle of its answer" if self._stage >= Stage.HEAD else "before it answered"
                 self._fail(EngineFailed(f"The engine closed the connection {when}."))
-        self._disarm()
+        self._drop_timer()
         self._on_lost(self)
 
     # The parser's callbacks.
@@ -246,17 +247,30 @@ class EngineConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _arm(self, limit_s: float) -> None:
-        self._disarm()
+        """From now on the engine must not be silent for `limit_s`. The timer of an earlier request or limit is used
+        again: where it comes too soon it is set anew, and that is once in a while, not with each request."""
+        self._watched = True
         self._limit_s = limit_s
-        self._heard_at = self._loop.time()
+        self._heard_at = now = self._loop.time()
+        if self._timer is not None:
+            if self._timer.when() <= now + limit_s:
+                return
+            self._timer.cancel()
         self._timer = self._loop.call_later(limit_s, self._on_timer)
 
     def _disarm(self) -> None:
+        self._watched = False
+
+    def _drop_timer(self) -> None:
+        self._watched = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _on_timer(self) -> None:
+        self._timer = None
+        if not self._watched:
+            return
         silent_s = self._loop.time() - self._heard_at
         if silent_s < self._limit_s:
             self._timer = self._loop.call_later(self._limit_s - silent_s, self._on_timer)

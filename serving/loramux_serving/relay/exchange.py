@@ -30,6 +30,9 @@ class CallerConnection(Protocol):
     """The connection that an exchange is one of many on."""
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+    @property
     def transport(self) -> asyncio.Transport: ...
 
     @property
@@ -82,6 +85,7 @@ class Exchange:
         self._received_bytes = 0
         self._refusal: Refusal | None = None
         self._arrival: asyncio.Future[None] | None = None
+        self._waiting_task: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._source: Source | None = None
         self._pending = b""
@@ -91,9 +95,14 @@ class Exchange:
 
     # Called by the connection.
 
+    def runs_in(self, task: asyncio.Task[None]) -> None:
+        """Its task, which has made no step yet."""
+        self._waiting_task = task
+
     async def run_asgi(self, app: object) -> None:
         """The request's task, and its outermost frame: whatever happens, the caller gets an end."""
-        self._task = asyncio.current_task()
+        # A task that is cancelled before its first step makes none, and the request would not be told of.
+        self._task, self._waiting_task = self._waiting_task, None
         if self.disconnected and self._task is not None:
             self._task.cancel()
         try:
@@ -132,6 +141,11 @@ class Exchange:
         if self._task is not None and not self.response_complete:
             self._task.cancel()
 
+    def end_now(self) -> None:
+        """The request has outlasted its time."""
+        if self._task is not None and not self.response_complete:
+            self._task.cancel("the adapter's version was taken away")
+
     def writing_paused(self) -> None:
         if self._source is not None:
             self._source.pause()
@@ -153,7 +167,7 @@ class Exchange:
         if self._refusal is None and not self.body_complete:
             if self.head.expects_continue and not self._received_bytes and not self.head.http_10:
                 self._connection.transport.write(_CONTINUE)
-            self._arrival = asyncio.get_running_loop().create_future()
+            self._arrival = self._connection.loop.create_future()
             await self._arrival
         if self._refusal is not None:
             raise self._refusal

@@ -7,7 +7,8 @@ number or overflow. What is checked here holds with any version of it.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from loramux_serving.relay.refusal import head_too_large, malformed
 
@@ -15,12 +16,14 @@ Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case, values without the blanks around them, in the order in which they came."""
 
 _LENGTH = re.compile(rb"[0-9]{1,18}")
+_HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[\w.~!$&'()*+,;=%:-]+\])(?::[0-9]*)?[ \t]*")
+"""RFC 9110, section 7.2. Whether the name in it could exist is not looked at: nothing depends on it."""
 _VERSIONS = ("1.1", "1.0")
 
 
-@dataclass(frozen=True, slots=True)
-class Framing:
-    """`length` is the value of Content-Length, None where there is none. Neither length nor chunked: no body."""
+class Framing(NamedTuple):
+    """`length` is the value of Content-Length, None where there is none. Neither length nor chunked: no body. A tuple,
+    since one is made for each request."""
 
     length: int | None
     chunked: bool
@@ -40,6 +43,8 @@ def check_head(method: bytes, version: str, headers: Headers, head_bytes: int, m
     for name, value in headers:
         if name == b"host":
             hosts += 1
+            if not _is_host(value):
+                raise malformed("The Host header must be a host, with a port or without.")
         elif name == b"content-length":
             lengths.append(value)
         elif name == b"transfer-encoding":
@@ -49,6 +54,11 @@ def check_head(method: bytes, version: str, headers: Headers, head_bytes: int, m
     if codings:
         _check_codings(codings, version, bool(lengths))
     return Framing(_length(lengths), bool(codings))
+
+
+@lru_cache(maxsize=64)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
 
 
 def _check_codings(codings: list[bytes], version: str, has_length: bool) -> None:

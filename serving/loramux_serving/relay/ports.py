@@ -1,11 +1,17 @@
-"""What the relay needs of the rest of the gateway."""
+"""What the relay needs of the rest of the gateway.
+
+The relay itself needs a `Gate` only, and for `LocalGate` the rest is needed, in the process that keeps the books.
+"""
 
 from collections.abc import Callable, Collection
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
+from loramux_adapters.errors import EngineError
 from loramux_adapters.model import Role, Target
+from loramux_serving.relay.record import RequestRecord
+from loramux_serving.relay.story import Story
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,31 +27,42 @@ class Principal:
     tokens_per_minute: int | None = None
 
 
-Outcome = Literal["ok", "client_error", "engine_error", "rejected", "cancelled", "interrupted"]
-"""`rejected`: refused by auth, limits or the queue; `cancelled`: the caller left; `interrupted`: the engine broke off
-after the answer had begun."""
+class Gate(Protocol):
+    """Who decides on requests: who may pass, what names mean, when it is a request's turn, and where it goes."""
+
+    async def check(self, authorization: str | None, story: Story) -> None:
+        """From the value of the `Authorization` header: notes the caller. Raises `Unauthenticated`."""
+        ...
+
+    async def enter(
+        self, authorization: str | None, model: str, sticky: str | None, story: Story, end_request: Callable[[], object]
+    ) -> "Passage":
+        """Wait until the request can go to an engine. Notes in `story` what was found out, also where this raises:
+        then nothing is held. `sticky` keeps a caller on one side of a canary. `end_request` may be called later, until
+        the passage ends: the request must end now. Raises `LoramuxError`."""
+        ...
+
+    def tell(self, story: Story) -> None:
+        """A request has ended that has no passage. Does not block or raise."""
+        ...
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRecord:
-    """One finished inference request. `adapter` and `version` are None where it never came to a target. Times are
-    seconds since the request's end reached the gateway; None where that point was not reached."""
+class Passage(Protocol):
+    """A request's place at an engine, held until `leave`. Where it goes is in `story.target` and `url`."""
 
-    request_id: str
-    endpoint: str
-    key_id: str | None
-    adapter: str | None
-    version: int | None
-    replica: str | None
-    status: int
-    outcome: Outcome
-    streamed: bool
-    duration_s: float
-    queue_s: float | None = None
-    ttft_s: float | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    error_code: str | None = None
+    @property
+    def url(self) -> str:
+        """The engine's: `http://host:port` (or https) without a path."""
+        ...
+
+    async def again(self, error: EngineError) -> None:
+        """The engine failed with `error`, and the caller has got nothing: go to another. Raises `EngineUnavailable`
+        where it was tried often enough, and what `Gate.enter` does; `leave` must be called all the same."""
+        ...
+
+    def leave(self) -> None:
+        """The request has ended, as its story says. Once. Does not block or raise."""
+        ...
 
 
 class Authenticator(Protocol):
@@ -66,10 +83,19 @@ class Names(Protocol):
 
 
 class Admitted(Protocol):
-    """A place at the engines. `waited_s` is the time in the queue."""
+    """A place at the engines, from `enter` to `leave`. `waited_s` is the time in the queue."""
 
     @property
     def waited_s(self) -> float: ...
+
+    async def enter(self) -> None:
+        """Wait for the place, fairly between adapters. Raises `RateLimited`, `QueueFull`, `QueueTimeout`, each with
+        `retry_after_s`; then none is held."""
+        ...
+
+    def leave(self) -> None:
+        """Give it back, if it is held."""
+        ...
 
     def aside(self) -> AbstractAsyncContextManager[None]:
         """Give the place to others for the length of the block, and wait for one again at its end. Raises
@@ -88,9 +114,8 @@ class Admission(Protocol):
         adapter: str,
         slot: str | None = None,
         soon: Callable[[], object] | None = None,
-    ) -> AbstractAsyncContextManager[Admitted]:
-        """Wait for a place, fairly between adapters; the place is given back on exit. Raises `RateLimited`,
-        `QueueFull`, `QueueTimeout`, each with `retry_after_s`.
+    ) -> Admitted:
+        """A place to enter.
 
         `slot` is the engine's name of what takes one of its slots for adapters, None for the base. `soon`, which must
         not raise, is called at most once, while the request waits and its turn is near."""
@@ -117,17 +142,29 @@ class Fleet(Protocol):
         with `retry_after_s`."""
         ...
 
-    def request(self, target: Target, replica_id: str) -> AbstractContextManager[None]:
-        """Counts one outstanding request for `target` on the replica."""
+    def begin(self, target: Target, replica_id: str) -> None:
+        """Counts one more outstanding request for `target` on the replica, until `end`."""
         ...
+
+    def end(self, target: Target, replica_id: str) -> None: ...
+
+
+class Lease(Protocol):
+    """A hold on a target on a replica."""
+
+    async def begin(self) -> None:
+        """Counts from before the first suspension, so a caller that resolves and begins without awaiting in between
+        can not lose the version. Waits until the version is staged there; concurrent callers share one load. Where
+        this raises, nothing is held. Raises `EngineError`, `StorageError`, `ArtifactError`."""
+        ...
+
+    def end(self) -> None: ...
 
 
 class Leases(Protocol):
-    def lease(self, target: Target, replica_id: str) -> AbstractAsyncContextManager[None]:
-        """Hold `target` on the replica. The hold counts from before the first suspension of `__aenter__`, so a
-        caller that resolves and enters without awaiting in between can not lose the version. Entering waits until
-        the version is staged there; concurrent callers share one load. Raises `EngineError`, `StorageError`,
-        `ArtifactError`."""
+    def lease(self, target: Target, replica_id: str, end_request: Callable[[], object]) -> Lease:
+        """`end_request` is called where the version must go and the request has outlasted its time. Raises
+        `EngineUnavailable`."""
         ...
 
     def staged(self, target: Target, replica_id: str) -> bool:

@@ -124,7 +124,9 @@ class RelayProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if self._resuming:
             return
-        super().on_message_begin()
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
         self._awaits = Awaits.REST_OF_HEAD
         self._head_bytes = 0
 
@@ -153,6 +155,7 @@ class RelayProtocol(HttpToolsProtocol):
         self._awaits = Awaits.BODY
         endpoint = self._endpoint() if method == b"POST" else None
         if endpoint is None:
+            self._begin_scope()
             super().on_headers_complete()
             return
         head = RequestHead(
@@ -172,6 +175,13 @@ class RelayProtocol(HttpToolsProtocol):
         self.pipeline.appendleft((cycle, self.app))
         if len(self.pipeline) >= MAX_PIPELINED:
             self.flow.pause_reading()
+
+    def _begin_scope(self) -> None:
+        """What uvicorn does when a message begins, and only ASGI needs."""
+        url, headers, expects_continue = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects_continue
+        self.headers.extend(headers)
 
     def on_body(self, body: bytes) -> None:
         cycle: Any = self.cycle
@@ -220,7 +230,13 @@ class RelayProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._current = cycle
         self._ahead_bytes = 0
-        super()._start_asgi_task(cycle, app)
+        if not isinstance(cycle, Exchange):
+            super()._start_asgi_task(cycle, app)
+            return
+        task = self.loop.create_task(cycle.run_asgi(app))
+        cycle.runs_in(task)
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def exchange_ended(self, exchange: Exchange) -> None:
         if not exchange.keep_alive:

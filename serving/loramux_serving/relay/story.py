@@ -1,19 +1,20 @@
 """What is noted of a request while it runs, and told once when it has ended."""
 
-from dataclasses import dataclass
+from time import perf_counter
+
+import msgspec
 
 from loramux_adapters.errors import AdmissionError, AuthError, EngineError, LoramuxError, StorageError
 from loramux_adapters.model import Target
 from loramux_serving.http_errors import status_of
-from loramux_serving.relay.ports import Outcome, RequestRecord
+from loramux_serving.relay.record import Outcome, RequestRecord
 from loramux_serving.relay.token_usage import Usage
 
 CLIENT_CLOSED = 499
 """Status in records and logs of a request whose caller left. Nobody gets it."""
 
 
-@dataclass(slots=True)
-class Story:
+class Story(msgspec.Struct):
     """`started_at` is on the clock of `time.perf_counter`, since a loop's own may tell milliseconds only. Until
     something else is noted, the request has failed within the gateway."""
 
@@ -31,8 +32,8 @@ class Story:
     usage: Usage | None = None
     error_code: str | None = "internal_error"
 
-    def token_seen(self, now: float) -> None:
-        self.ttft_s = now - self.started_at
+    def token_seen(self) -> None:
+        self.ttft_s = perf_counter() - self.started_at
 
     def answered(self, status: int) -> None:
         """The engine's answer was passed on whole."""
@@ -62,21 +63,23 @@ class Story:
     def tokens(self) -> int:
         return self.usage.prompt + self.usage.completion if self.usage else 0
 
-    def record(self, now: float) -> RequestRecord:
+    def record(self) -> RequestRecord:
+        """As of now."""
+        target, usage = self.target, self.usage
         return RequestRecord(
             request_id=self.request_id,
             endpoint=self.endpoint,
             key_id=self.key_id,
-            adapter=self.target.adapter if self.target else None,
-            version=self.target.version if self.target else None,
+            adapter=target.adapter if target else None,
+            version=target.version if target else None,
             replica=self.replica,
             status=self.status,
             outcome=self.outcome,
             streamed=self.streamed,
-            duration_s=now - self.started_at,
+            duration_s=perf_counter() - self.started_at,
             queue_s=self.queue_s,
             ttft_s=self.ttft_s,
-            prompt_tokens=self.usage.prompt if self.usage else 0,
-            completion_tokens=self.usage.completion if self.usage else 0,
+            prompt_tokens=usage.prompt if usage else 0,
+            completion_tokens=usage.completion if usage else 0,
             error_code=self.error_code,
         )

@@ -44,6 +44,7 @@ class EnginePool:
         self._port = parts.port or (443 if secure else 80)
         self._tls = ssl.create_default_context() if secure else None
         self._settings = settings
+        self._loop = asyncio.get_running_loop()  # asked once: it takes a system call
         self._places = asyncio.Semaphore(settings.upstream_connections)
         self._idle: deque[EngineConnection] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -100,7 +101,7 @@ class EnginePool:
         if not connection.release() or not whole:
             connection.abort()
             return
-        connection.idle_since = asyncio.get_running_loop().time()
+        connection.idle_since = self._loop.time()
         self._idle.append(connection)
         if self._sweeper is None:
             self._sweep_later()
@@ -118,10 +119,9 @@ class EnginePool:
         )
 
     async def _connect(self) -> EngineConnection:
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
-                _, connection = await loop.create_connection(
+                _, connection = await self._loop.create_connection(
                     lambda: EngineConnection(self._lost), self._address, self._port, ssl=self._tls
                 )
         except TimeoutError as error:
@@ -136,7 +136,7 @@ class EnginePool:
         if not self._idle:
             return None
         connection = self._idle.pop()
-        age_s = asyncio.get_running_loop().time() - connection.idle_since
+        age_s = self._loop.time() - connection.idle_since
         if connection.alive and age_s < self._settings.upstream_keep_alive_s:
             return connection
         connection.abort()
@@ -147,13 +147,12 @@ class EnginePool:
             self._idle.remove(connection)
 
     def _sweep_later(self) -> None:
-        loop = asyncio.get_running_loop()
         due = self._idle[0].idle_since + self._settings.upstream_keep_alive_s
-        self._sweeper = loop.call_at(due, self._sweep)
+        self._sweeper = self._loop.call_at(due, self._sweep)
 
     def _sweep(self) -> None:
         self._sweeper = None
-        oldest = asyncio.get_running_loop().time() - self._settings.upstream_keep_alive_s
+        oldest = self._loop.time() - self._settings.upstream_keep_alive_s
         while self._idle and self._idle[0].idle_since <= oldest:
             self._idle.popleft().abort()
         if self._idle:

@@ -73,12 +73,27 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     )
 
 
+def written(settings: LogSettings, level: str) -> bool:
+    """Whether lines of that level are."""
+    ranks = logging.getLevelNamesMapping()
+    return ranks[level.upper()] >= ranks[settings.level.upper()]
+
+
+def json_lines(settings: LogSettings, stream: TextIO) -> bool:
+    """Whether they are JSON there."""
+    return settings.format == "json" or (settings.format == "auto" and not stream.isatty())
+
+
+def hide_secrets(text: str) -> str:
+    """`text` with loramux's keys cut."""
+    return _SECRET.sub(f"{PREFIX}…", text) if PREFIX in text else text
+
+
 def _renderers(settings: LogSettings, stream: TextIO) -> list[Processor]:
-    terminal = stream.isatty()
-    if settings.format == "console" or (settings.format == "auto" and terminal):
+    if not json_lines(settings, stream):
         # Plain tracebacks: Rich's would show local variables, and with them secrets.
         plain = structlog.dev.plain_traceback
-        return [structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=plain)]
+        return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
 
 
@@ -90,7 +105,7 @@ def _drop_colours(logger: WrappedLogger, method: str, line: EventDict) -> EventD
 
 def _hide_secrets(logger: WrappedLogger, method: str, line: EventDict) -> str:
     """The last of the formatter's processors: it gets the rendered line. Keys that slipped into it are cut."""
-    return _SECRET.sub(f"{PREFIX}…", cast(str, line))
+    return hide_secrets(cast(str, line))
 
 
 def _route_standard_logging(handler: logging.Handler, level: str) -> None:

@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client import CollectorRegistry, Counter, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
 from loramux_adapters.errors import classes
 from loramux_adapters.model import Tier
 from loramux_adapters.ports import LoadOutcome
-from loramux_serving.relay.ports import RequestRecord
+from loramux_serving.relay.record import RequestRecord
 from loramux_serving.telemetry import metric_table as table
 from loramux_serving.telemetry.adapter_labels import OTHER, AdapterLabels
-from loramux_serving.telemetry.metric_table import MetricSpec
 from loramux_serving.telemetry.tier_gauges import TierGauges
 from loramux_serving.telemetry.version_series import VersionSeries
 
@@ -36,26 +35,26 @@ class Metrics:
         self._codes = frozenset(error.code for error in classes())
         self._before_scrape: list[Callable[[], None]] = []
 
-        self._requests = _counter(table.REQUESTS, registry)
-        self._request_errors = _counter(table.REQUEST_ERRORS, registry)
-        self._duration = _histogram(table.REQUEST_DURATION, registry)
-        self._queue = _histogram(table.REQUEST_QUEUE, registry)
-        self._ttft = _histogram(table.TTFT, registry)
-        self._tpot = _histogram(table.TPOT, registry)
-        self._prompt_tokens = _counter(table.PROMPT_TOKENS, registry)
-        self._completion_tokens = _counter(table.COMPLETION_TOKENS, registry)
+        self._requests = table.REQUESTS.counter(registry)
+        self._request_errors = table.REQUEST_ERRORS.counter(registry)
+        self._duration = table.REQUEST_DURATION.histogram(registry)
+        self._queue = table.REQUEST_QUEUE.histogram(registry)
+        self._ttft = table.TTFT.histogram(registry)
+        self._tpot = table.TPOT.histogram(registry)
+        self._prompt_tokens = table.PROMPT_TOKENS.counter(registry)
+        self._completion_tokens = table.COMPLETION_TOKENS.counter(registry)
         self._versions = VersionSeries(registry)
-        self._load = _histogram(table.ADAPTER_LOAD, registry)
-        self._evictions = _counter(table.ADAPTER_EVICTIONS, registry)
-        self._eviction_seconds = _histogram(table.ADAPTER_EVICTION_SECONDS, registry)
+        self._load = table.ADAPTER_LOAD.histogram(registry)
+        self._evictions = table.ADAPTER_EVICTIONS.counter(registry)
+        self._eviction_seconds = table.ADAPTER_EVICTION_SECONDS.histogram(registry)
         self.tiers = TierGauges(registry, self._labels)
-        self._live_version = _gauge(table.ADAPTER_LIVE_VERSION, registry)
-        self._restarts = _counter(table.ENGINE_RESTARTS, registry)
-        self._replica_state = _gauge(table.REPLICA_STATE, registry)
-        self._outstanding = _gauge(table.REQUESTS_OUTSTANDING, registry)
-        self._queued = _gauge(table.REQUESTS_QUEUED, registry)
+        self._live_version = table.ADAPTER_LIVE_VERSION.gauge(registry)
+        self._restarts = table.ENGINE_RESTARTS.counter(registry)
+        self._replica_state = table.REPLICA_STATE.gauge(registry)
+        self._outstanding = table.REQUESTS_OUTSTANDING.gauge(registry)
+        self._queued = table.REQUESTS_QUEUED.gauge(registry)
         self._states: dict[str, set[str]] = {}
-        _gauge(table.BUILD_INFO, registry).labels(version).set(1)
+        table.BUILD_INFO.gauge(registry).labels(version).set(1)
 
     def record(self, record: RequestRecord) -> None:
         """Count a finished request. Its `adapter` must be one that exists, never a name as a caller sent it."""
@@ -141,12 +140,6 @@ class Metrics:
     def outstanding(self, replica: str, requests: int) -> None:
         self._outstanding.labels(replica).set(requests)
 
-    def forget_replica(self, replica: str) -> None:
-        """The replica left the fleet: its gauges end. Its restarts stay counted."""
-        self._states.pop(replica, None)
-        for gauge in (self._replica_state, self._outstanding):
-            gauge.remove_by_labels({"replica": replica})
-
     def before_scrape(self, refresh: Callable[[], None]) -> None:
         """Have `refresh` called at each scrape, to set gauges of what is cheaper to read than to follow."""
         self._before_scrape.append(refresh)
@@ -204,15 +197,3 @@ class _AdapterSeries:
             self._ttft.observe(record.ttft_s)
             if whole and record.completion_tokens >= 2:
                 self._tpot.observe((record.duration_s - record.ttft_s) / (record.completion_tokens - 1))
-
-
-def _counter(spec: MetricSpec, registry: CollectorRegistry) -> Counter:
-    return Counter(spec.name, spec.help, spec.labels, registry=registry)
-
-
-def _gauge(spec: MetricSpec, registry: CollectorRegistry) -> Gauge:
-    return Gauge(spec.name, spec.help, spec.labels, registry=registry)
-
-
-def _histogram(spec: MetricSpec, registry: CollectorRegistry) -> Histogram:
-    return Histogram(spec.name, spec.help, spec.labels, buckets=spec.buckets, registry=registry)

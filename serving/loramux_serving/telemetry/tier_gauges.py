@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry
 
 from loramux_adapters.model import Capabilities, Tier, Version
 from loramux_serving.telemetry import metric_table as table
 from loramux_serving.telemetry.adapter_labels import AdapterLabels
-from loramux_serving.telemetry.metric_table import MetricSpec
 from loramux_serving.whereabouts import Whereabouts, by_tier
-
-_NEARNESS = {Tier.REMOTE: 0, Tier.DISK: 1, Tier.CPU: 2, Tier.GPU: 3}
 
 GATEWAY = ""
 """The replica of the disk tier, which belongs to none. Prometheus takes an empty label for an absent one."""
@@ -21,13 +18,13 @@ class TierGauges:
 
     def __init__(self, registry: CollectorRegistry, labels: AdapterLabels) -> None:
         self._labels = labels
-        self._resident = _gauge(table.ADAPTERS_RESIDENT, registry)
-        self._pinned = _gauge(table.ADAPTERS_PINNED, registry)
-        self._bytes = _gauge(table.TIER_BYTES, registry)
-        self._slots = _gauge(table.SLOTS, registry)
-        self._places = _gauge(table.PLACES, registry)
-        self._age = _gauge(table.TIER_REPORT_AGE, registry)
-        self._tier = _gauge(table.ADAPTER_TIER, registry)
+        self._resident = table.ADAPTERS_RESIDENT.gauge(registry)
+        self._pinned = table.ADAPTERS_PINNED.gauge(registry)
+        self._bytes = table.TIER_BYTES.gauge(registry)
+        self._slots = table.SLOTS.gauge(registry)
+        self._places = table.PLACES.gauge(registry)
+        self._age = table.TIER_REPORT_AGE.gauge(registry)
+        self._tier = table.ADAPTER_TIER.gauge(registry)
 
     def show(self, found: Whereabouts, able: Mapping[str, Capabilities], live: Mapping[str, Version]) -> None:
         """`able` has what each replica's engine can do, `live` each adapter's live version."""
@@ -43,14 +40,10 @@ class TierGauges:
                 self._places.labels(replica).set(able[replica].max_cpu_loras)
         for adapter in self._labels.own() & live.keys():
             for replica, tier in found.tiers(live[adapter]).items():
-                self._tier.labels(adapter, replica).set(_NEARNESS[tier])
+                self._tier.labels(adapter, replica).set(Tier.REMOTE.depth - tier.depth)
         self._bytes.labels(GATEWAY, Tier.DISK).set(sum(found.disk.values()))
 
     def clear(self) -> None:
         """Nothing is known."""
         for gauge in (self._resident, self._pinned, self._bytes, self._slots, self._places, self._age, self._tier):
             gauge.clear()
-
-
-def _gauge(spec: MetricSpec, registry: CollectorRegistry) -> Gauge:
-    return Gauge(spec.name, spec.help, spec.labels, registry=registry)

@@ -4,7 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from loramux_adapters.ports import Clock
-from loramux_serving.relay.ports import Recorder, RequestRecord
+from loramux_serving.relay.ports import Recorder
+from loramux_serving.relay.record import RequestRecord
 
 
 @dataclass(slots=True)

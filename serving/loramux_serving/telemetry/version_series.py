@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 
-from loramux_serving.relay.ports import RequestRecord
+from loramux_serving.relay.record import RequestRecord
 from loramux_serving.telemetry import metric_table as table
 from loramux_serving.telemetry.adapter_labels import OTHER
 
@@ -16,12 +16,9 @@ class VersionSeries:
     its canary; all others of its versions share `OTHER`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        spec = table.VERSION_REQUESTS
-        self._requests = Counter(spec.name, spec.help, spec.labels, registry=registry)
-        spec = table.VERSION_DURATION
-        self._duration = Histogram(spec.name, spec.help, spec.labels, buckets=spec.buckets, registry=registry)
-        spec = table.VERSION_TTFT
-        self._ttft = Histogram(spec.name, spec.help, spec.labels, buckets=spec.buckets, registry=registry)
+        self._requests = table.VERSION_REQUESTS.counter(registry)
+        self._duration = table.VERSION_DURATION.histogram(registry)
+        self._ttft = table.VERSION_TTFT.histogram(registry)
         self._serving: dict[str, frozenset[int]] = {}
 
     def serving(self, versions: Mapping[str, Collection[int]]) -> None:
