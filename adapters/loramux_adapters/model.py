@@ -17,6 +17,10 @@ class Tier(StrEnum):
     DISK = "disk"
     REMOTE = "remote"
 
+    def __init__(self, _value: str) -> None:
+        self.depth = len(type(self).__members__)
+        """0 for the best, and one more for each after it."""
+
 
 class VersionState(StrEnum):
     """`pending → fetching → validating → staging → ready → draining → deleted`, or `failed` from the first four."""

@@ -17,7 +17,6 @@ minutes."""
 Reason = Literal["request", "version", "pin", "prefetch", "foreseen", "demand", "lru"]
 
 _URGENCY: Mapping[WantReason, int] = {"request": 0, "version": 0, "pin": 1, "prefetch": 2, "foreseen": 3, "demand": 4}
-_RANK = {Tier.GPU: 0, Tier.CPU: 1, Tier.DISK: 2, Tier.REMOTE: 3}
 
 CLEARLY = 2.0
 """Demand moves an adapter up in the place of another only where it is so many times as high. As demand fades alike for
@@ -61,7 +60,7 @@ class Want:
 
     def met(self, tier: Tier) -> bool:
         """Whether somebody who wants this is served by what is in `tier`."""
-        return _RANK[tier] <= _RANK[Tier.CPU if self.reason == "version" else self.tier]
+        return tier.depth <= (Tier.CPU if self.reason == "version" else self.tier).depth
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +160,7 @@ class _Planner:
         goal = want.tier
         if want.reason == "pin" and goal is Tier.GPU and place.pin is Tier.CPU:
             goal = Tier.CPU  # one pin too many for the slots
-        if _RANK[place.tier] <= _RANK[goal]:
+        if place.tier.depth <= goal.depth:
             return True
         if place.moving:
             return False
@@ -178,7 +177,7 @@ class _Planner:
 
     def _make_room(self, want: Want, comer: Place, tier: Tier) -> bool:
         """For one more in `tier`. Changes nothing where there is none to be had."""
-        there = [place for place in self._held.values() if _RANK[place.tier] <= _RANK[tier]]
+        there = [place for place in self._held.values() if place.tier.depth <= tier.depth]
         surplus = len(there) + 1 - (self._slots if tier is Tier.GPU else self._capacity)
         if surplus <= 0:
             return True
@@ -194,7 +193,7 @@ class _Planner:
     def _may_leave(self, place: Place, tier: Tier, want: Want, comer: Place) -> bool:
         if place.leases or place.moving or place.engine_name == comer.engine_name:
             return False
-        if place.answers and place.pin is not None and _RANK[place.pin] <= _RANK[tier]:
+        if place.answers and place.pin is not None and place.pin.depth <= tier.depth:
             return False
         other = self._most_urgent.get(place.engine_name)
         if other is not None and other.urgency <= want.urgency:

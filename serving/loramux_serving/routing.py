@@ -10,7 +10,7 @@ SPREAD_MARGIN = 8
 """A replica with more outstanding requests than this many times those of the least busy, and so many more, is busy: the
 target is rather loaded elsewhere too."""
 
-_RANK = {Tier.GPU: 0, Tier.CPU: 1}
+_NOT_HELD = Tier.DISK.depth
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,13 @@ def choose(candidates: Sequence[Candidate], *, avoid: Collection[str] = (), turn
 
 
 def _rank(candidate: Candidate, avoid: Collection[str], busy_above: float) -> tuple[bool, bool, bool, int, int, int]:
+    tier = candidate.tier
+    depth = _NOT_HELD if tier is None or tier.depth > _NOT_HELD else tier.depth
     return (
         candidate.id in avoid,
         candidate.crowded,
         candidate.outstanding > busy_above,
-        2 if candidate.tier is None else _RANK.get(candidate.tier, 2),
-        0 if candidate.tier is Tier.GPU else candidate.adapters,
+        depth,
+        candidate.adapters if depth else 0,  # in a slot, it is not one more
         candidate.outstanding,
     )

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from loramux_adapters.model import Resident, Tier, Version
 
-_ORDER = {Tier.GPU: 0, Tier.CPU: 1, Tier.DISK: 2, Tier.REMOTE: 3}
 _IN_ENGINE = (Tier.GPU, Tier.CPU)
 
 
@@ -60,7 +59,7 @@ class Whereabouts:
 
     def best(self, version: Version) -> Tier:
         """Over all replicas; where there are none, `disk` or `remote`."""
-        return min(self.tiers(version).values(), key=_ORDER.__getitem__, default=self.below(version))
+        return min(self.tiers(version).values(), key=lambda tier: tier.depth, default=self.below(version))
 
     def below(self, version: Version) -> Tier:
         """Where it is outside the engines."""
@@ -74,7 +73,7 @@ def nearer(reported: Tier, below: Tier) -> Tier:
 
 def in_order(residents: Iterable[Resident]) -> list[Resident]:
     """Nearest tier first, and within it what was used the longest time ago."""
-    return sorted(residents, key=lambda each: (_ORDER[each.tier], each.recency, each.engine_name))
+    return sorted(residents, key=lambda each: (each.tier.depth, each.recency, each.engine_name))
 
 
 def slots(residents: Iterable[Resident]) -> Occupancy:

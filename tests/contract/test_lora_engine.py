@@ -14,27 +14,19 @@ import httpx
 import pytest
 
 from loramux_adapters.errors import EngineRejected, EngineUnavailable
-from loramux_adapters.model import Capabilities, Tier
+from loramux_adapters.model import Tier
 from loramux_adapters.ports import LoraEngine
-from loramux_serving.engine.client import VllmEngine
 from loramux_serving.engine.process import free_port
 from tests.fakes import vllm_server
 from tests.fakes.lora_engine import FakeEngine
-from tests.fixtures.vllm import RealVllm, random_adapter
+from tests.fixtures.vllm import RealVllm, engine_at, random_adapter
 
-ASSUMED = Capabilities(dynamic_lora=True, max_loras=4, max_cpu_loras=8, max_lora_rank=16, evict=False)
 OPTIONS = {
     "server with plugin": ["--plugin"],
     "server that can not stage": ["--plugin", "--no-staging"],
     "server without plugin": [],
 }
 NAMES = ("poet@0123456789ab", "poet@ba9876543210", "law.v2-x_y@00ff00ff00ff")
-
-
-@dataclass(frozen=True)
-class Address:
-    id: str
-    url: str
 
 
 @dataclass(frozen=True)
@@ -63,16 +55,17 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         yield Subject(FakeEngine(), _write_config, down)
         return
     async with httpx.AsyncClient() as client:
-        nobody = _engine(client, f"http://127.0.0.1:{free_port()}")
+        nobody = engine_at(f"http://127.0.0.1:{free_port()}", client)
         if request.param.endswith("vllm"):
+            request.getfixturevalue("plain_start")  # it starts beside the other one
             real: RealVllm = request.getfixturevalue(request.param)
-            engine = _engine(client, real.url)
+            engine = engine_at(real.url, client)
             yield Subject(engine, lambda directory: random_adapter(real.base, directory), nobody)
             for resident in await engine.residents():
                 await engine.evict(resident.engine_name)
         else:
             with _server(*OPTIONS[request.param]) as url:
-                yield Subject(_engine(client, url), _write_config, nobody)
+                yield Subject(engine_at(url, client), _write_config, nobody)
 
 
 async def test_capabilities(subject: Subject) -> None:
@@ -241,10 +234,6 @@ async def test_an_engine_that_is_not_there(subject: Subject, tmp_path: Path) -> 
 
 async def _tiers(engine: LoraEngine) -> dict[str, Tier]:
     return {item.engine_name: item.tier for item in await engine.residents()}
-
-
-def _engine(client: httpx.AsyncClient, url: str) -> VllmEngine:
-    return VllmEngine(Address("engine-0", url), client, assumed=ASSUMED, load_timeout_s=60.0)
 
 
 def _write_config(directory: Path) -> Path:

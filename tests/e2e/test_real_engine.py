@@ -1,32 +1,21 @@
 """The engine that users get: vLLM on the embedded base, spoken to as the gateway does."""
 
 import asyncio
-import os
-import sys
-import textwrap
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from loramux_adapters.errors import EngineRejected
 from loramux_adapters.model import Tier
 from loramux_serving.engine.client import VllmEngine
-from tests.fixtures.vllm import ASSUMED, RealVllm, random_adapter
+from tests.fixtures.vllm import RealVllm, engine_at, random_adapter
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 NAME = "poet@0123456789ab"
-
-
-@dataclass(frozen=True)
-class Address:
-    id: str
-    url: str
 
 
 @dataclass(frozen=True)
@@ -48,7 +37,7 @@ class Subject:
 @pytest.fixture
 async def subject(vllm: RealVllm) -> AsyncIterator[Subject]:
     async with httpx.AsyncClient(base_url=vllm.url) as http:
-        engine = VllmEngine(Address("engine-0", vllm.url), http, assumed=ASSUMED, load_timeout_s=60.0)
+        engine = engine_at(vllm.url, http)
         yield Subject(vllm, http, engine)
         for resident in await engine.residents():
             await engine.evict(resident.engine_name)
@@ -140,52 +129,3 @@ async def test_many_loads_of_one_name_at_once_are_one(subject: Subject, tmp_path
     await asyncio.gather(*(subject.engine.load(NAME, path) for _ in range(8)))
 
     assert list(await subject.held()) == [NAME]
-
-
-async def test_no_vllm_is_left_when_the_gateway_is_killed(vllm_base: Path) -> None:
-    program = textwrap.dedent(
-        f"""
-        import asyncio, sys
-        from pathlib import Path
-        import httpx
-        from tests.fixtures.vllm import supervised
-        from loramux_adapters.clock import SystemClock
-        from loramux_serving.engine.replica import EngineReplica, ReplicaState
-
-        async def main():
-            replica = EngineReplica("engine-0", clock=SystemClock())
-            async with httpx.AsyncClient() as client, supervised(Path({str(vllm_base)!r}), replica, client, []):
-                while replica.state is not ReplicaState.READY:
-                    await asyncio.sleep(0.1)
-                print("@ready", file=sys.stderr, flush=True)
-                await asyncio.sleep(3600)
-
-        asyncio.run(main())
-        """
-    )
-    gateway = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        program,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    try:
-        assert gateway.stderr is not None
-        assert await asyncio.wait_for(gateway.stderr.readline(), 300.0) == b"@ready\n"
-        engine = psutil.Process(gateway.pid).children(recursive=True)
-        assert len(engine) >= 4, "the leash, the API server, the engine core and its worker"
-    finally:
-        gateway.kill()
-        await gateway.wait()
-
-    async with asyncio.timeout(10.0):
-        while any(_runs(process) for process in engine):  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
-
-
-def _runs(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return process.status() != psutil.STATUS_ZOMBIE
-    return False

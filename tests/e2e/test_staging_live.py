@@ -19,17 +19,11 @@ from loramux_serving.engine.client import VllmEngine
 from tests.e2e.conftest import DEMO
 from tests.fakes.adapter_files import Mutation, write_adapter
 from tests.fixtures.gateway import eventually
-from tests.fixtures.vllm import ASSUMED, RealVllm, random_adapter
+from tests.fixtures.vllm import RealVllm, engine_at, random_adapter
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 
 FAR_S = 60.0
-
-
-@dataclass(frozen=True)
-class Address:
-    id: str
-    url: str
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,7 @@ class Subject:
 @pytest.fixture
 async def subject(vllm: RealVllm) -> AsyncIterator[Subject]:
     async with httpx.AsyncClient(base_url=vllm.url) as http:
-        engine = VllmEngine(Address("engine-0", vllm.url), http, assumed=ASSUMED, load_timeout_s=FAR_S)
+        engine = engine_at(vllm.url, http)
         yield Subject(vllm, http, engine)
         for resident in await engine.residents():
             await engine.evict(resident.engine_name)
@@ -259,7 +253,7 @@ async def test_the_cpu_kernels_answer_as_vllms_own(
     path = DEMO / "adapters" / tone
     await subject.engine.load(f"{tone}@0123456789ab", path)
     async with httpx.AsyncClient(base_url=plain_vllm.url, timeout=FAR_S) as other:
-        stock = VllmEngine(Address("engine-0", plain_vllm.url), other, assumed=ASSUMED, load_timeout_s=FAR_S)
+        stock = engine_at(plain_vllm.url, other)
         await stock.load(f"{tone}@0123456789ab", path)
         try:
             for prompt in ("How many orders were placed in May?", "What is the capital of France?"):

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,11 @@ import httpx
 import pytest
 
 from loramux_adapters.model import Tier
-from loramux_serving.engine.client import VllmEngine
 from loramux_serving.settings import EngineSettings
 from tests.fakes.adapter_files import write_adapter
 from tests.fixtures.gateway import eventually
 from tests.fixtures.tiny_model import MODULES, SHAPES, write_tiny_model
-from tests.fixtures.vllm import ASSUMED, START_TIMEOUT_S, RealVllm, running, stager_state
+from tests.fixtures.vllm import START_TIMEOUT_S, RealVllm, engine_at, running, stager_state
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 
@@ -32,12 +30,6 @@ SETTINGS = EngineSettings(
 TARGETS = tuple(name.partition(".")[2] for name in MODULES)
 
 
-@dataclass(frozen=True)
-class Address:
-    id: str
-    url: str
-
-
 @pytest.fixture(scope="module")
 def two_workers(vllm_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealVllm]:
     tiny = write_tiny_model(vllm_base, tmp_path_factory.mktemp("tiny") / "model")
@@ -52,7 +44,7 @@ async def test_two_workers_hold_the_same_and_answer_as_vllm_would(two_workers: R
         for n in range(3)
     ]
     async with httpx.AsyncClient(base_url=two_workers.url, timeout=60.0) as http:
-        engine = VllmEngine(Address("engine-0", two_workers.url), http, assumed=ASSUMED, load_timeout_s=60.0)
+        engine = engine_at(two_workers.url, http)
 
         async def answer(model: str) -> list[float]:
             body = {"model": model, "prompt": "The capital", "max_tokens": 4, "temperature": 0, "logprobs": 1}

@@ -91,6 +91,11 @@ class Bench:
         await self.attach(engine)
         return engine
 
+    async def stage(self, target: Target) -> None:
+        """On every replica."""
+        async with self.manager.hold(target):
+            pass
+
     async def use(self, target: Target, replica: str = "engine-0") -> None:
         """One request, from beginning to end."""
         async with self.manager.lease(target, replica):
@@ -108,10 +113,19 @@ def target(name: str, number: int = 1) -> Target:
     return Target(name, f"{name}@{number:012x}", number, f"{number:064x}")
 
 
+A, B, C, D = (target(name) for name in "abcd")
+
+
 async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - any condition at all, not one event
             await asyncio.sleep(0.001)
+
+
+async def refreshed(manager: AdapterManager) -> None:
+    """Once more, and until every replica has been asked."""
+    manager.refresh_soon()
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name().startswith("refresh ")))
 
 
 async def settle() -> None:

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from loramux_bench.admin.scrape import Scraper
 from loramux_bench.errors import EndpointError
 from loramux_bench.run_dir import ChurnRecord, Sample
 from loramux_bench.scenario import Scenario, find_source, parse
-from tests.fakes.vllm_server import Engine, Handler
+from tests.fakes.vllm_server import Engine, Handler, listening
 from tests.fixtures.gateway import GatewayProcess, eventually
 from tests.fixtures.vllm import NAME
 
@@ -51,24 +50,13 @@ class Answering(Handler):
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[str]:
-    class Bound(Answering):
-        engine = Engine(NAME, plugin=True, staging=True)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(20)
+    with listening(Answering, Engine(NAME, plugin=True, staging=True)) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def gateway(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    """With one adapter of an operator's own."""
+    """With one adapter of an operator's own, which has a canary."""
     process = GatewayProcess(
         tmp_path_factory.mktemp("home"),
         LORAMUX_ENGINE__URLS=engine,
@@ -77,6 +65,10 @@ def gateway(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[G
     with process:
         source = {"name": "sql", "source": str(DEMO / "shop-sql"), "wait": True}
         assert process.admin("POST", "/adapters", json=source).status_code == 201
+        second = {"source": str(DEMO / "pirate"), "promote": False, "wait": True}
+        assert process.admin("POST", "/adapters/sql/versions", json=second).status_code == 201
+        canary = {"version": 2, "weight": 0.25, "sticky": "key", "rule": {"max_error_rate": 0.1}}
+        assert process.admin("POST", "/adapters/sql/canary", json=canary).status_code == 200
         yield process
 
 
@@ -93,10 +85,17 @@ def prepare_at(gateway: GatewayProcess, described: Scenario, restoration: Restor
     return prepare(described, [endpoint], restoration, tell=tell, sleep=time.sleep, now=time.monotonic, environment=env)
 
 
-def registry(gateway: GatewayProcess) -> dict[str, tuple[Any, list[int]]]:
-    """What is live, and the versions, by adapter."""
+def registry(gateway: GatewayProcess) -> dict[str, tuple[Any, Any, list[int]]]:
+    """What is live, what is the canary and how, and the versions, by adapter."""
     listed = gateway.admin("GET", "/adapters?limit=1000").json()["adapters"]
-    return {each["name"]: (each["live"], [version["number"] for version in each["versions"]]) for each in listed}
+    return {
+        each["name"]: (
+            each["live"],
+            each["canary"] and {key: each["canary"][key] for key in ("version", "weight", "sticky", "rule")},
+            [version["number"] for version in each["versions"]],
+        )
+        for each in listed
+    }
 
 
 def keys(gateway: GatewayProcess) -> list[str]:
@@ -202,10 +201,10 @@ def test_what_a_killed_run_has_left_is_replaced(gateway: GatewayProcess) -> None
     complaints: list[str] = []
     with Restoration(complaints.append) as restoration:
         assert prepare_at(gateway, kept, restoration).provisioned == ()
-    assert registry(gateway)["bench-001"] == (1, [1])
+    assert registry(gateway)["bench-001"] == (1, None, [1])
     with Restoration(complaints.append) as restoration:
         assert prepare_at(gateway, scenario(adapters=FIVE), restoration).adapters[1] == "bench-001"
-        assert registry(gateway)["bench-001"] == (2, [1, 2])
+        assert registry(gateway)["bench-001"] == (2, None, [1, 2])
     assert registry(gateway) == before
     assert complaints == []
 
@@ -229,7 +228,7 @@ def test_somebodys_adapter_is_left_alone(gateway: GatewayProcess) -> None:
     described = scenario(adapters={"provision": {"count": 2, "prefix": "own"}})
     with pytest.raises(EndpointError, match="no bench has uploaded: own-000"), Restoration(print) as restoration:
         prepare_at(gateway, described, restoration)
-    assert registry(gateway) == {**before, "own-000": (1, [1])}
+    assert registry(gateway) == {**before, "own-000": (1, None, [1])}
     gateway.admin("DELETE", "/adapters/own-000?wait=true")
 
 

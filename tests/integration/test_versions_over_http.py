@@ -1,6 +1,7 @@
 """Versions over HTTP: the real command in a process of its own, with an engine that is a stand-in."""
 
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -185,22 +186,68 @@ def test_a_rule_promotes_and_the_next_one_rolls_back(gateway: GatewayProcess, so
     assert (ended["promoted"], ended["by_rule"], ended["figures"]) == (False, False, None)
 
 
-@pytest.mark.parametrize(
-    "rule",
-    [
-        {},
-        {"max_error_rate": 2},
-        {"max_p95_s": -1},
-        {"promote_after_s": 0},
-        {"max_error_rate": 0.1, "window_s": 0},
-        {"max_error_rate": 0.1, "min_requests": 0},
-        {"max_error_rate": "x"},
-        {"unknown": 1},
-    ],
-)
-def test_rules_that_are_refused(gateway: GatewayProcess, rule: dict[str, Any]) -> None:
-    answer = gateway.admin("POST", "/adapters/ruled/canary", json={"version": 2, "weight": 0.5, "rule": rule})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+NO_NUMBERS: tuple[Any, ...] = (math.nan, math.inf, -math.inf, -1, "x", "0.5", True, [], {})
+NO_LIMITS = (*NO_NUMBERS, 0)
+NO_VERSIONS = (*NO_LIMITS, 1.5, 2**31, 10**20)
+NO_TIERS = ("remote", "GPU", "vram", "", 1, None, math.nan)
+SPLIT = {"version": 2, "weight": 0.5}
+
+
+def rule(**fields: Any) -> dict[str, Any]:
+    return {**SPLIT, "rule": fields}
+
+
+ODD: list[tuple[str, dict[str, Any]]] = [
+    *(("promote", {"version": odd}) for odd in (*NO_VERSIONS, None)),
+    *(("versions", {"source": "/x", "promote": odd}) for odd in (*NO_LIMITS[:6], 0, 1, None)),
+    *((call, {"tier": odd}) for call in ("pin", "prefetch") for odd in NO_TIERS),
+    *(("canary", {**SPLIT, "version": odd}) for odd in NO_VERSIONS),
+    *(("canary", {**SPLIT, "weight": odd}) for odd in (*NO_LIMITS, 1, None)),
+    *(("canary", {**SPLIT, "sticky": odd}) for odd in ("cookie", "KEY", 1, None)),
+    *(("canary", {**SPLIT, "rule": odd}) for odd in ([], "x", 1)),
+    *(("canary", rule(promote_after_s=60, window_s=odd)) for odd in (*NO_LIMITS, 86401, None)),
+    *(("canary", rule(promote_after_s=60, min_requests=odd)) for odd in (*NO_VERSIONS, None)),
+    *(("canary", rule(max_error_rate=odd)) for odd in (*NO_NUMBERS, 1, None)),
+    *(
+        ("canary", rule(**{name: odd}))
+        for name in ("max_p95_s", "max_p95_ratio", "promote_after_s")
+        for odd in NO_LIMITS
+    ),
+    ("canary", rule()),
+    ("canary", rule(max_error_rate=0.1, unknown=1)),
+    ("canary", {**rule(promote_after_s=60), "version": None}),
+]
+
+
+def test_odd_values_are_refused_and_change_nothing(gateway: GatewayProcess, sources: Path) -> None:
+    add(gateway, "odd", sources / "one", sources / "two")
+    add(gateway, "longer", sources / "one", sources / "two", sources / "three")
+    before = described(gateway, "odd")
+
+    with gateway.client() as client:
+        client.headers["Content-Type"] = "application/json"
+
+        def refused(method: str, path: str, body: object = None) -> tuple[int, str]:
+            answer = client.request(method, f"/admin/v1{path}", content=json.dumps(body))
+            return answer.status_code, answer.json()["error"]["code"]
+
+        for call, body in ODD:
+            assert refused("POST", f"/adapters/odd/{call}", body) == (400, "invalid_request"), (call, body)
+        for odd in NO_VERSIONS:
+            assert refused("PUT", "/aliases/oddly", {"adapter": "odd", "version": odd}) == (400, "invalid_request"), odd
+        for odd in (*NO_NUMBERS, 1.5, 2**31):
+            body = {"name": "odd", "requests_per_minute": odd}
+            assert refused("POST", "/keys", body) == (400, "invalid_request"), odd
+        for odd in ("x", 1.5, 10**20):
+            assert refused("DELETE", f"/adapters/odd/versions/{odd}") == (400, "invalid_request"), odd
+        # Version 3 is another adapter's.
+        unknown = (404, "version_not_found")
+        assert refused("POST", "/adapters/odd/promote", {"version": 3}) == unknown
+        assert refused("POST", "/adapters/odd/canary", {**SPLIT, "version": 3}) == unknown
+        assert refused("PUT", "/aliases/oddly", {"adapter": "odd", "version": 3}) == unknown
+        assert refused("DELETE", "/adapters/odd/versions/3") == unknown
+        assert refused("DELETE", "/adapters/odd/versions/-1") == unknown
+    assert {**described(gateway, "odd"), "residency": None} == {**before, "residency": None}
 
 
 def test_keys_keep_to_their_side_over_a_restart(gateway: GatewayProcess, sources: Path) -> None:

@@ -50,13 +50,16 @@ def test_nothing_to_update_is_no_update() -> None:
     assert until(Churn(updates_per_min=60), 60.0, ()) == []
 
 
+CANARY = CanaryView(version=2, weight=0.1, sticky="key", rule={"window_s": 60.0, "max_error_rate": 0.1})
+
+
 class Registry(AdminClient):
     """An admin interface that keeps versions by adapter; `pirate` is somebody's, at version 3, with a canary."""
 
     def __init__(self) -> None:
         self.versions: dict[str, list[int]] = {"pirate": [2, 3]}
         self.live = {"pirate": 3}
-        self.canary: dict[str, tuple[int, float]] = {"pirate": (2, 0.1)}
+        self.canary = {"pirate": CANARY}
         self.bodies: list[bytes] = []
         self.deleted: list[str] = []
         self.fails: set[str] = set()
@@ -65,9 +68,7 @@ class Registry(AdminClient):
     def adapter(self, name: str) -> AdapterView | None:
         if name not in self.versions:
             return None
-        version, weight = self.canary[name]
-        shown = CanaryView(version=version, weight=weight)
-        return AdapterView(name=name, state="ready", live=self.live[name], canary=shown, tiers={})
+        return AdapterView(name=name, state="ready", live=self.live[name], canary=self.canary[name], tiers={})
 
     def upload(self, name: str, archive: Iterable[bytes]) -> OperationView:
         with self.lock:
@@ -96,8 +97,8 @@ class Registry(AdminClient):
         assert number in self.versions[name]
         self.live[name] = number
 
-    def set_canary(self, name: str, number: int, weight: float) -> None:
-        self.canary[name] = (number, weight)
+    def set_canary(self, name: str, canary: CanaryView) -> None:
+        self.canary[name] = canary
 
 
 class Stage:
@@ -175,7 +176,7 @@ def test_updates_differ_and_somebodys_adapter_is_led_back(monkeypatch: pytest.Mo
     assert stage.restoration.run() == ()
     assert stage.registry.versions == {"pirate": [2, 3]}
     assert stage.registry.live == {"pirate": 3}
-    assert stage.registry.canary == {"pirate": (2, 0.1)}
+    assert stage.registry.canary == {"pirate": CANARY}
 
 
 def test_an_adapter_of_the_runs_own_is_not_led_back(monkeypatch: pytest.MonkeyPatch) -> None:

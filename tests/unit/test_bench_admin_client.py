@@ -3,10 +3,19 @@
 import httpx
 import pytest
 
-from loramux_bench.admin.answers import fault_of
+from loramux_bench.admin.answers import CanaryView, fault_of
 from loramux_bench.admin.client import AdminClient, CallFailed
 from loramux_bench.errors import EndpointError, ScenarioError
 from tests.fakes.admin_server import KEY, AdminServer, adapter
+
+RULE = {
+    "window_s": 60.0,
+    "min_requests": 5,
+    "max_error_rate": 0.1,
+    "max_p95_s": None,
+    "max_p95_ratio": 2.0,
+    "promote_after_s": None,
+}
 
 
 def client(server: AdminServer, key: str = KEY) -> AdminClient:
@@ -30,6 +39,21 @@ def test_an_adapter_is_described() -> None:
     assert found is not None
     assert (found.live, found.canary, found.tiers) == (1, None, {"engine-0": "gpu", "engine-1": "disk"})
     assert client(AdminServer()).adapter("nobody") is None
+
+
+@pytest.mark.parametrize(
+    ("canary", "shown"),
+    [
+        (CanaryView(version=1, weight=0.1), CanaryView(version=1, weight=0.1, sticky="request")),
+        (CanaryView(version=1, weight=0.1, sticky="key", rule=RULE),) * 2,
+    ],
+)
+def test_a_canary_is_set_as_it_was_shown(canary: CanaryView, shown: CanaryView) -> None:
+    server = AdminServer()
+    client(server).set_canary("pirate", canary)
+    found = client(server).adapter("pirate")
+    assert found is not None
+    assert found.canary == shown
 
 
 def test_an_upload_and_its_operation() -> None:

@@ -173,7 +173,7 @@ def test_a_long_list_is_asked_for_less_often() -> None:
     scraper = endpoint.scraper(samples)
     scraper.run(Ticking(endpoint, 20.0))
     assert len(samples) == 20
-    # It costs 0.1 s more than what asks the engines: 2 % of the time is one in 5 s.
+    # It costs 0.1 s more than a short answer: 2 % of the time is one in 5 s.
     assert [round(sample.at_s) for sample in samples if sample.tiers] == [0, 6, 12, 18]
     assert "less often" in scraper.notes[0]
     assert "5.0 s" in scraper.notes[0]

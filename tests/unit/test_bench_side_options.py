@@ -1,6 +1,7 @@
 """Options of the studies, as people write them."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ def test_memory_is_never_smaller_than_the_slots() -> None:
     assert shape.python == "/env/bin/python"
 
 
+def test_vllm_is_told_what_people_add() -> None:
+    shape = shape_of(
+        Path("/base"), "cpu", slots=1, in_memory=1, rank=8, max_model_len=512, extra_args=["--dtype", "bfloat16"]
+    )
+    assert (shape.max_model_len, shape.extra_args, shape.python) == (512, ("--dtype", "bfloat16"), sys.executable)
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [
@@ -48,6 +56,7 @@ def test_memory_is_never_smaller_than_the_slots() -> None:
         (["slots", "--choice", "x"], "--choice"),
         (["scale", "--counts", "0"], "--counts"),
         (["scale", "--sides", "loramux-torch"], "--sides"),
+        (["tiers", "--modules", "x"], "no module"),
     ],
 )
 def test_a_mistake_ends_in_a_sentence_and_leaves_nothing(

@@ -16,9 +16,7 @@ from loramux_adapters.errors import (
     SourceNotFound,
 )
 from loramux_adapters.model import Target, Tier
-from tests.fakes.manager_bench import Bench, GatedEngine, Request, able, settle, target, until
-
-A, B, C, D = (target(name) for name in "abcd")
+from tests.fakes.manager_bench import A, B, Bench, C, D, GatedEngine, Request, able, settle, target, until
 
 
 @pytest.fixture
@@ -317,20 +315,20 @@ async def test_versions_of_the_same_content_share_a_place(bench: Bench) -> None:
 async def test_staging_goes_to_every_replica(bench: Bench) -> None:
     await bench.replica("one")
     await bench.replica("two")
-    await bench.manager.stage_everywhere(A)
+    await bench.stage(A)
     assert bench.manager.staged_on(A.engine_name) == {"one", "two"}
 
 
 async def test_staging_without_replicas(bench: Bench) -> None:
     with pytest.raises(EngineUnavailable):
-        await bench.manager.stage_everywhere(A)
+        await bench.stage(A)
 
 
 async def test_a_replica_that_dies_while_it_stages_is_left_out(bench: Bench) -> None:
     await bench.replica("one")
     two = await bench.replica("two")
     two.load_gate.clear()
-    staging = asyncio.create_task(bench.manager.stage_everywhere(A))
+    staging = asyncio.create_task(bench.stage(A))
     await settle()
     two.up = False
     bench.manager.detach("two")
@@ -344,15 +342,15 @@ async def test_a_replica_that_does_not_answer_but_stays_fails_the_staging(bench:
     two = await bench.replica("two")
     two.up = False
     with pytest.raises(EngineUnavailable):
-        await bench.manager.stage_everywhere(A)
+        await bench.stage(A)
     two.up = True
-    await bench.manager.stage_everywhere(A)
+    await bench.stage(A)
 
 
 async def test_all_replicas_die(bench: Bench) -> None:
     one = await bench.replica("one")
     one.load_gate.clear()
-    staging = asyncio.create_task(bench.manager.stage_everywhere(A))
+    staging = asyncio.create_task(bench.stage(A))
     await settle()
     one.up = False
     bench.manager.detach("one")
@@ -385,7 +383,7 @@ async def test_a_replica_that_joins_stages_what_is_held(bench: Bench) -> None:
 async def test_a_replica_that_joins_while_staging_goes_on(bench: Bench) -> None:
     one = await bench.replica("one")
     one.load_gate.clear()
-    staging = asyncio.create_task(bench.manager.stage_everywhere(A))
+    staging = asyncio.create_task(bench.stage(A))
     await settle()
     await bench.replica("two")
     one.load_gate.set()
@@ -396,7 +394,7 @@ async def test_a_replica_that_joins_while_staging_goes_on(bench: Bench) -> None:
 async def test_staging_that_is_given_up_holds_nothing(bench: Bench) -> None:
     engine = await bench.replica()
     engine.load_gate.clear()
-    staging = asyncio.create_task(bench.manager.stage_everywhere(A))
+    staging = asyncio.create_task(bench.stage(A))
     await settle()
     staging.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -411,7 +409,7 @@ async def test_staging_that_is_given_up_holds_nothing(bench: Bench) -> None:
 
 async def test_retiring_frees_every_replica(bench: Bench) -> None:
     engines = [await bench.replica("one"), await bench.replica("two")]
-    await bench.manager.stage_everywhere(A)
+    await bench.stage(A)
     assert await bench.manager.retire(A.engine_name, "replaced", lambda: False)
     assert [engine.held for engine in engines] == [{}, {}]
     assert bench.observer.left(Tier.CPU) == ["replaced"] * 2
@@ -420,7 +418,7 @@ async def test_retiring_frees_every_replica(bench: Bench) -> None:
 
 async def test_retiring_waits_for_requests(bench: Bench) -> None:
     engines = [await bench.replica("one"), await bench.replica("two")]
-    await bench.manager.stage_everywhere(A)
+    await bench.stage(A)
     requests = [Request(bench, A, "one"), Request(bench, A, "two")]
     await settle()
     retiring = asyncio.create_task(bench.manager.retire(A.engine_name, "replaced", lambda: False))
@@ -449,7 +447,7 @@ async def test_retiring_gives_up_what_is_wanted_again(bench: Bench) -> None:
 async def test_a_request_that_comes_between_two_evictions_is_waited_for(bench: Bench) -> None:
     one = await bench.replica("one")
     await bench.replica("two")
-    await bench.manager.stage_everywhere(A)
+    await bench.stage(A)
     one.evict_gate.clear()
     retiring = asyncio.create_task(bench.manager.retire(A.engine_name, "replaced", lambda: False))
     await settle()
@@ -518,7 +516,7 @@ async def test_a_request_is_told_to_end_once(adapter_dir: Path, monkeypatch: pyt
 
 async def test_retiring_passes_over_a_replica_that_does_not_answer(bench: Bench) -> None:
     one, two = await bench.replica("one"), await bench.replica("two")
-    await bench.manager.stage_everywhere(A)
+    await bench.stage(A)
     one.up = False
     async with asyncio.timeout(1):
         assert await bench.manager.retire(A.engine_name, "deleted", lambda: False)
@@ -565,7 +563,7 @@ async def test_the_sweep_frees_what_is_idle_and_unwanted(bench: Bench) -> None:
 
 async def test_a_replica_that_does_not_answer_does_not_end_the_sweep(bench: Bench) -> None:
     one, two = await bench.replica("one"), await bench.replica("two")
-    await bench.manager.stage_everywhere(A)
+    await bench.stage(A)
     bench.clock.advance(10)
     one.up = False
     await bench.manager.sweep(frozenset, 1.0)
@@ -668,7 +666,7 @@ async def test_a_replica_that_comes_back_starts_with_new_books(bench: Bench) -> 
 async def test_what_engines_say_of_themselves(bench: Bench) -> None:
     await bench.replica("one")
     two = await bench.replica("two")
-    await bench.manager.stage_everywhere(A)
+    await bench.stage(A)
     two.up = False
     assert {
         replica: [each.engine_name for each in found] for replica, found in (await bench.manager.residents()).items()

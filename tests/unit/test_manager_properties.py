@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from loramux_adapters.errors import EngineError, EngineRejected, EngineTimeout, LoramuxError, QueueTimeout
 from loramux_adapters.model import Target, Tier
 from tests.fakes.lora_engine import FakeEngine
-from tests.fakes.manager_bench import Bench, able, target
+from tests.fakes.manager_bench import Bench, able, refreshed, target
 
 REPLICAS = ("one", "two")
 TARGETS = tuple(target(name) for name in "abcdef")
@@ -164,7 +164,7 @@ class Schedule:
         elif kind == "demand":
             manager.prefetch_by_demand(self.bench.known)
         elif kind == "refresh":
-            self._begin(manager.refresh())
+            self._begin(refreshed(manager))
         elif kind == "sweep":
             self._begin(manager.sweep(frozenset, float(number)))
         elif kind == "crash":

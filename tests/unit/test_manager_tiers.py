@@ -8,9 +8,8 @@ import pytest
 
 from loramux_adapters.errors import EngineRejected, EngineTimeout, EngineUnavailable, QueueTimeout
 from loramux_adapters.model import Resident, Target, Tier
-from tests.fakes.manager_bench import Bench, GatedEngine, Request, able, settle, target, until
+from tests.fakes.manager_bench import A, B, Bench, C, D, GatedEngine, Request, able, refreshed, settle, target, until
 
-A, B, C, D = (target(name) for name in "abcd")
 LARGE = 5000
 """More than the bench leaves to the engine's step."""
 
@@ -182,7 +181,7 @@ async def test_an_engine_without_staging_is_not_told_about_slots(bench: Bench) -
         await bench.use(each)
     await bench.manager.prefetch(B, Tier.GPU)
     await bench.manager.pin(A, Tier.GPU)
-    await bench.manager.refresh()
+    await refreshed(bench.manager)
     assert engine.calls["activate"] == engine.calls["pin"] == 0
     assert bench.manager.tiers_on(A.engine_name) == {"engine-0": Tier.CPU}
     assert bench.observer.loads == [(Tier.DISK, Tier.GPU, "ok")] * 2
@@ -314,7 +313,7 @@ async def test_an_engine_that_does_not_answer_keeps_its_last_report(bench: Bench
     before = bench.manager.reports()["engine-0"]
     bench.clock.advance(60)
     engine.up = False
-    await bench.manager.refresh()
+    await refreshed(bench.manager)
     assert bench.manager.reports() == {"engine-0": before}
     bench.manager.detach("engine-0")
     assert bench.manager.reports() == {}
@@ -331,14 +330,14 @@ async def test_asking_now_is_a_report_too(bench: Bench) -> None:
 async def test_the_report_wins_over_the_books(bench: Bench) -> None:
     engine = await large(bench, A, B)
     engine.slots[:] = [A.engine_name]  # the engine's own doing
-    await bench.manager.refresh()
+    await refreshed(bench.manager)
     assert bench.manager.tiers_on(A.engine_name) == {"engine-0": Tier.GPU}
     assert bench.manager.tiers_on(B.engine_name) == {"engine-0": Tier.CPU}
     await bench.use(A)
     assert engine.calls["activate"] == 0
     engine.dropped.add(B.engine_name)
     del engine.held[A.engine_name]
-    await bench.manager.refresh()
+    await refreshed(bench.manager)
     assert bench.manager.tiers_on(A.engine_name) == bench.manager.tiers_on(B.engine_name) == {}
     await bench.use(B)
     assert engine.calls[f"load:{B.engine_name}"] == 1
@@ -356,7 +355,7 @@ async def test_a_report_from_before_a_move_changes_nothing(bench: Bench, monkeyp
         return found
 
     monkeypatch.setattr(engine, "residents", slow)
-    asking = asyncio.create_task(bench.manager.refresh())
+    asking = asyncio.create_task(refreshed(bench.manager))
     await asked.wait()
     await bench.use(A)
     answer.set()

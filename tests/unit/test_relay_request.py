@@ -1,6 +1,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from loramux_adapters.errors import RequestInvalid
 from loramux_serving.relay.framing import Framing, check_head
 from loramux_serving.relay.headers import caller_headers, engine_head, valid_request_id
 from loramux_serving.relay.refusal import Refusal
-from loramux_serving.relay.request import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, decode, rewrite
+from loramux_serving.relay.request import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, RESPONSES, decode, rewrite
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -74,6 +75,110 @@ def test_only_the_name_changes(fields: dict[str, Any], ascii_only: bool):
     fields = {**fields, "model": "a", "stream": False}
     body = json.dumps(fields, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
     assert json.loads(rewrite(decode(CHAT, body), "a@0")) == {**json.loads(body), "model": "a@0"}
+
+
+blanks = st.text(" \t\r\n", max_size=2)
+numbers = st.from_regex(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,25})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
+strings = st.lists(
+    st.sampled_from(
+        ["a", "é", "😀", " ", "/", "{", "}", ":", ",", "'", '\\"', "\\\\", "\\/", "\\n", "\\u0000", "\\u00e9"]
+    )
+    | st.just("\\ud83d\\ude00"),
+    max_size=6,
+).map(lambda parts: '"' + "".join(parts) + '"')
+literals = st.sampled_from(["null", "true", "false"])
+
+
+@st.composite
+def spaced(draw: st.DrawFn, parts: list[str]) -> str:
+    return "".join(draw(blanks) + part + draw(blanks) for part in parts)
+
+
+def composed(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Lists and objects as text, with blanks wherever they may be, and keys that may come twice."""
+    members = st.tuples(strings, inner).flatmap(lambda pair: spaced([pair[0], ":", pair[1]]))
+    return st.lists(inner, max_size=3).map(lambda each: f"[{','.join(each)}]") | st.lists(members, max_size=3).map(
+        lambda each: f"{{{','.join(each)}}}"
+    )
+
+
+json_texts = st.recursive(numbers | strings | literals, composed, max_leaves=8)
+keys = strings | st.sampled_from(['"model"', '"stream"', '"stream_options"', '"mod\\u0065l"', '"Model"', '"n"'])
+documents = st.lists(st.tuples(keys, json_texts | st.sampled_from(['"a"', "true", "null"])), max_size=5).flatmap(
+    lambda pairs: st.permutations([('"model"', '"a"'), *pairs])
+)
+
+
+def _fits(read: dict[str, Any]) -> bool:
+    """Whether the members that the relay reads are of their kinds."""
+    options = read.get("stream_options")
+    return (
+        isinstance(read["model"], str)
+        and read["model"] != ""
+        and isinstance(read.get("stream"), bool | None)
+        and isinstance(options, dict | None)
+        and (options is None or isinstance(options.get("include_usage"), bool | None))
+    )
+
+
+@given(documents, blanks, st.sampled_from(ENDPOINTS))
+def test_what_is_not_the_relays_keeps_its_bytes(pairs: list[tuple[str, str]], blank: str, endpoint: str):
+    """Whatever the members are and however they are written: the engine gets the last of each key, byte for byte."""
+    body = ("{" + ",".join(f"{blank}{key}{blank}:{blank}{value}{blank}" for key, value in pairs) + "}").encode()
+    last = {json.loads(key): value for key, value in pairs}
+    read = json.loads(body)
+    if not _fits(read):
+        with pytest.raises(RequestInvalid):
+            decode(endpoint, body)
+        return
+    request = decode(endpoint, body)
+    assert (request.model, request.stream) == (read["model"], bool(read.get("stream")))
+    sent = rewrite(request, "a@0")
+    kept = msgspec.json.decode(sent, type=dict[str, msgspec.Raw])
+    assert kept.keys() == last.keys() | ({"stream_options"} if request.injects_usage else set())
+    for key, value in last.items():
+        if key != "model" and not (key == "stream_options" and request.injects_usage):
+            assert bytes(kept[key]) == value.encode()
+    assert json.loads(sent)["model"] == "a@0"
+
+
+@given(
+    st.binary(max_size=60)
+    | st.text('{}[]",:\\ abmodelstrn0123456789.eE+-\ud800é', max_size=60).map(
+        lambda each: each.encode("utf-8", "surrogatepass")
+    )
+)
+def test_noise_is_refused_or_means_to_the_engine_what_it_means_here(noise: bytes):
+    for body in (noise, b'{"model":"a",' + noise + b"}", b'{"model":"a","x":' + noise + b"}"):
+        try:
+            request = decode(CHAT, body)
+        except RequestInvalid:
+            continue
+        try:
+            read = json.loads(body)
+        except UnicodeDecodeError:
+            continue  # within a value, which is the engine's to refuse
+        sent = json.loads(rewrite(request, "a@0"))
+        assert request.model == read["model"]
+        assert sent | {"model": None, "stream_options": None} == read | {"model": None, "stream_options": None}
+
+
+@pytest.mark.parametrize("text", [r"\ud800", r"\udc00", r"\ud800\ud800", r"\udc00\ud800", r"\ud83dx"])
+@pytest.mark.parametrize("body", ['{"model":"a","x":"%s"}', '{"model":"a","%s":1}', '{"model":"%s"}'])
+def test_half_a_surrogate_pair_is_no_text(body: str, text: str):
+    with pytest.raises(RequestInvalid):
+        decode(CHAT, (body % text).encode())
+
+
+@pytest.mark.parametrize("depth", [1, 100, 900])
+def test_depth_is_kept(depth: int):
+    value = b'{"a":[' * depth + b"1" + b"]}" * depth
+    body = b'{"model":"a","x":' + value + b"}"
+    if depth < 500:
+        assert rewrite(decode(CHAT, body), "a") == body
+    else:
+        with pytest.raises(RequestInvalid):
+            decode(CHAT, body)
 
 
 @pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
@@ -150,6 +255,11 @@ def test_framing():
     with pytest.raises(Refusal) as caught:
         check_head(b"POST", "1.1", [host], 101, 100)
     assert caught.value.status == 431
+    for good in (b"", b"a", b"a:80", b"a:", b"127.0.0.1:1", b"[::1]:8", b"a_b.c-d ", b"%61"):
+        check_head(b"POST", "1.1", [(b"host", good)], 10, 100)
+    for bad in (b"a b", b"a/b", b"a@b", b"a:b", b"::1", b"[a", b"a\xe4", b"a\x00"):
+        with pytest.raises(Refusal):
+            check_head(b"POST", "1.1", [(b"host", bad)], 10, 100)
     for length in (b"+1", b"1,1", b"", b"1 1", b"0x1", "١".encode(), b"9" * 19):
         with pytest.raises(Refusal):
             check_head(b"POST", "1.1", [host, (b"content-length", length)], 10, 100)

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -125,6 +126,65 @@ def test_the_cut_does_not_matter(data: bytes, draw: st.DataObject, caller: str, 
         assert (scan_other.tokens_seen, scan_other.failed) == (scan_whole.tokens_seen, scan_whole.failed)
     if caller == ENGINE and not drop:
         assert whole == data
+
+
+fragments = st.sampled_from(
+    [
+        b"data: ",
+        b"data:",
+        b"event: x",
+        b": ping",
+        b"\n",
+        b"\n\n",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\r",
+        NAME,
+        NAME.replace(b":", b": "),
+        b'{"choices":[],"usage":{"prompt_tokens":1}}',
+        b'{"choices": [ ], "usage": {"prompt_tokens": 2}}',
+        b'{"choices":[{"delta":{}}],"usage":{"prompt_tokens":3}}',
+        b'"usage":{',
+        b'"choices":[]',
+        b'{"error":{}}',
+        b"[DONE]",
+        b"\x00\xff",
+    ]
+)
+noise = st.lists(fragments | st.binary(max_size=3), max_size=16).map(b"".join)
+
+
+@given(noise, st.lists(st.integers(0, 400), max_size=12), st.sampled_from(["shop", ENGINE]), st.booleans())
+def test_the_cut_does_not_matter_to_noise(data: bytes, cuts: list[int], caller: str, drop: bool):
+    ends = sorted({cut for cut in cuts if cut <= len(data)})
+    pieces = [data[start:end] for start, end in zip([0, *ends], [*ends, len(data)], strict=True)]
+    outputs = []
+    for cut in ([data], pieces, [data[index : index + 1] for index in range(len(data))]):
+        out, scan_ = scan(cut, caller=caller, drop=drop)
+        outputs.append((out, scan_.usage, scan_.tokens_seen, scan_.failed))
+    assert outputs[0] == outputs[1] == outputs[2]
+
+
+@given(noise)
+def test_only_usage_frames_are_left_out(data: bytes):
+    """Nothing is lost where they are not dropped; where they are, what is left out is whole frames of that kind."""
+    assert scan([data], caller=ENGINE, drop=False)[0] == data
+    out = scan([data], caller=ENGINE)[0]
+    frames = re.split(rb"(\n\r?\n)", data)
+    kept = b""
+    for frame, end in zip(frames[::2], [*frames[1::2], b""], strict=True):
+        payload = b"\n".join(line[5:].strip() for line in frame.splitlines() if line.startswith(b"data:"))
+        usage_only = is_usage_only(payload)
+        lead = len(frame) - len(frame.lstrip(b"\r\n"))
+        kept += frame[:lead] if usage_only else frame + end
+    assert out == kept
+
+
+@given(st.lists(fragments, max_size=20).map(b"".join))
+def test_names_are_replaced_once_and_everywhere(data: bytes):
+    out = scan([data], caller="shop", drop=False)[0]
+    assert out == data.replace(NAME, b'"model":"shop"').replace(NAME.replace(b":", b": "), b'"model": "shop"')
+    assert ENGINE.encode() not in out
 
 
 @given(st.lists(st.sampled_from([NAME, NAME[:5], NAME[5:], b'"model": "x"', b"filler "])).map(b"".join), st.data())

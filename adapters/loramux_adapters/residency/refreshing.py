@@ -26,10 +26,6 @@ class Refreshing:
         await self._reports.ask(shelf)
         await self._pins.apply(shelf)
 
-    async def all(self) -> None:
-        self.soon()
-        await asyncio.gather(*self._tasks.values())
-
     def soon(self) -> None:
         """In the background; an engine that is slow to answer is not asked twice, and keeps no other waiting."""
         for shelf in self._shelves.values():

@@ -60,9 +60,13 @@ class VersionView(msgspec.Struct, frozen=True, kw_only=True):
         return self.source.startswith("upload:")
 
 
-class CanaryView(msgspec.Struct, frozen=True, kw_only=True):
+class CanaryView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the interface shows of it, and takes to set it again."""
+
     version: int
     weight: float
+    sticky: str | None = None
+    rule: dict[str, Any] | None = None
 
 
 class AdapterView(msgspec.Struct, frozen=True, kw_only=True):

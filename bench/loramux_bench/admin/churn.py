@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from loramux_bench.admin.answers import OperationView
+from loramux_bench.admin.answers import CanaryView, OperationView
 from loramux_bench.admin.artifact import Artifact
 from loramux_bench.admin.client import AdminClient, CallFailed
 from loramux_bench.admin.restoration import Restoration
@@ -72,7 +72,7 @@ class _Updated:
     """An adapter that is not the run's own: how it was, and the versions that churn has given it."""
 
     live: int | None
-    canary: tuple[int, float] | None
+    canary: CanaryView | None
     added: list[int] = field(default_factory=list)
 
 
@@ -194,9 +194,8 @@ class Churner:
         before = self._client.adapter(name)
         if before is None:
             raise CallFailed(f"There is no adapter {name!r} to update.", status=404, code="adapter_not_found")
-        canary = (before.canary.version, before.canary.weight) if before.canary else None
         with self._lock:
-            self._updated.setdefault(name, _Updated(before.live, canary))
+            self._updated.setdefault(name, _Updated(before.live, before.canary))
         self._restoration.owe(f"lead the adapter {name!r} back to what was live", lambda: self._lead_back(name))
 
     def _note(self, name: str, operation: OperationView) -> None:
@@ -212,7 +211,7 @@ class Churner:
         if was.live is not None:
             self._client.promote(name, was.live)
         if was.canary is not None:
-            self._client.set_canary(name, *was.canary)
+            self._client.set_canary(name, was.canary)
         for number in was.added:
             self._client.delete_version(name, number)
 

@@ -16,6 +16,7 @@ from loramux_bench.admin.answers import (
     Accepted,
     AdapterPage,
     AdapterView,
+    CanaryView,
     Choices,
     Model,
     ModelList,
@@ -186,12 +187,8 @@ class AdminClient:
     def promote(self, name: str, number: int) -> None:
         self._call("POST", _path("adapters", name, "promote"), json={"version": number}, answer_s=_LONG_ANSWER_S)
 
-    def prefetch(self, name: str, tier: str) -> None:
-        """Returns when every replica has it there."""
-        self._call("POST", _path("adapters", name, "prefetch"), json={"tier": tier}, answer_s=_LONG_ANSWER_S)
-
-    def set_canary(self, name: str, number: int, weight: float) -> None:
-        body = {"version": number, "weight": weight}
+    def set_canary(self, name: str, canary: CanaryView) -> None:
+        body = msgspec.to_builtins(canary)
         self._call("POST", _path("adapters", name, "canary"), json=body, answer_s=_LONG_ANSWER_S)
 
     def create_key(self, name: str, adapters: Iterable[str]) -> NewKey:

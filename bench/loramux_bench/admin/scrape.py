@@ -82,9 +82,10 @@ class Scraper:
         metrics = self._try("metrics", self._metrics)
         began = self._timer()
         replicas = self._try("replicas", self._replicas)
-        # The gateway asks its engines for both: what the list costs beyond that is its own work.
-        engines_s = 0.0 if replicas is None else self._timer() - began
-        tiers = self._try("tiers", lambda: self._tiers(engines_s)) if due else None
+        # The gateway has both in its memory. What a short answer takes is the way there and the wait for its loop; what
+        # the list takes beyond that is its own work.
+        way_s = 0.0 if replicas is None else self._timer() - began
+        tiers = self._try("tiers", lambda: self._tiers(way_s)) if due else None
         # When it was answered: an adapter that was loaded meanwhile was not there for requests sent before.
         return Sample(at_s=round(self._now(), 3), metrics=metrics, tiers=tiers, replicas=replicas)
 
@@ -107,13 +108,13 @@ class Scraper:
         self._dropped = max(self._dropped, dropped)
         return found
 
-    def _tiers(self, engines_s: float) -> dict[str, str]:
+    def _tiers(self, way_s: float) -> dict[str, str]:
         began = self._timer()
         try:
             return {adapter.name: best_tier(adapter) for adapter in self._client.adapters(answer_s=_ANSWER_S)}
         finally:
             # The least that it took yet: more is the wait for a machine that is busy with the load.
-            self._tiers_cost_s = min(self._tiers_cost_s, max(0.0, self._timer() - began - engines_s))
+            self._tiers_cost_s = min(self._tiers_cost_s, max(0.0, self._timer() - began - way_s))
             pause_s = self._tiers_cost_s / _TIERS_SHARE
             if pause_s > self._scrape.every_s:
                 self._tiers_due_s = self._now() + pause_s

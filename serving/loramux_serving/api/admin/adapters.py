@@ -2,12 +2,13 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from loramux_adapters.errors import AdapterNotFound, revive
 from loramux_adapters.model import Operation, OperationState, Tier
 from loramux_serving.api.admin.catalog import Catalog
 from loramux_serving.api.admin.views import (
+    LARGEST,
     Accepted,
     AdapterPage,
     AdapterView,
@@ -144,7 +145,9 @@ async def delete_adapter(services: ServicesDep, name: str, wait: bool = False) -
 
 
 @router.delete("/adapters/{name}/versions/{number}", status_code=202)
-async def delete_version(services: ServicesDep, name: str, number: int, wait: bool = False) -> Accepted:
+async def delete_version(
+    services: ServicesDep, name: str, number: Annotated[int, Path(le=LARGEST)], wait: bool = False
+) -> Accepted:
     operation = await services.registry.begin_delete_version(name, number)
     services.lifecycle.begin(operation)
     return await _leave(services, operation, wait=wait)

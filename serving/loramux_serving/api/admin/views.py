@@ -24,11 +24,17 @@ from loramux_adapters.model import (
 from loramux_serving.engine.replica import ReplicaStatus
 from loramux_serving.whereabouts import Held, Occupancy, host, in_order, slots
 
+LARGEST = 2**31 - 1
+"""What a column of the registry can hold."""
+Number = Annotated[int, Field(ge=1, le=LARGEST)]
+Limit = Annotated[int, Field(ge=0, le=LARGEST)]
 Weight = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 class _Heard(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """Neither `"2"` nor true is the number of a version."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class AddAdapter(_Heard):
@@ -51,14 +57,14 @@ class AddVersion(_Heard):
 
 
 class Promote(_Heard):
-    version: int = Field(ge=1)
+    version: Number
 
 
 class Rule(_Heard):
     """When a canary ends by itself: see `model.CanaryRule`."""
 
     window_s: float = 300.0
-    min_requests: int = 50
+    min_requests: Number = 50
     max_error_rate: float | None = None
     max_p95_s: float | None = None
     max_p95_ratio: float | None = None
@@ -71,9 +77,9 @@ class Rule(_Heard):
 class Canary(_Heard):
     """`version` null ends the canary. A call says all of it: what it leaves out is as by default."""
 
-    version: int | None = Field(None, ge=1)
+    version: Number | None = None
     weight: float = 0.0
-    sticky: Sticky = Sticky.REQUEST
+    sticky: Sticky = Field(Sticky.REQUEST, strict=False)
     rule: Rule | None = None
 
 
@@ -89,7 +95,7 @@ class SetAlias(_Heard):
     """`version` null: whatever is live."""
 
     adapter: str
-    version: int | None = Field(None, ge=1)
+    version: Number | None = None
 
 
 class CreateKey(_Heard):
@@ -97,10 +103,10 @@ class CreateKey(_Heard):
     gateway's default, 0 means no limit."""
 
     name: str = Field(min_length=1, max_length=128)
-    role: Role = Role.INFERENCE
+    role: Role = Field(Role.INFERENCE, strict=False)
     adapters: list[str] = []
-    requests_per_minute: int | None = Field(None, ge=0)
-    tokens_per_minute: int | None = Field(None, ge=0)
+    requests_per_minute: Limit | None = None
+    tokens_per_minute: Limit | None = None
 
 
 class FailureView(BaseModel):
@@ -442,6 +448,17 @@ class ResidentView(BaseModel):
             bytes=resident.size_bytes or None,
             pin=resident.pin,
         )
+
+
+class WorkerView(BaseModel):
+    """`index` is its place: where a worker drains, its successor has the same."""
+
+    index: int
+    pid: int
+    state: str
+    since: float
+    requests: int
+    """Those that wait or run."""
 
 
 class ReplicaView(BaseModel):

@@ -86,6 +86,12 @@ class Slots:
         """What the last step ran on, if that was lately."""
         return self._needed if time.monotonic() - self._stepped_at < _IN_USE_S else frozenset()
 
+    def spare(self, cache: Any, keep: Collection[int]) -> int | None:
+        """Of what vLLM's LRU `cache` holds, the least recently used that may leave: not in `keep`, in use, or pinned
+        in that cache."""
+        needed = {*keep, *self.in_use(), *cache.pinned_items}
+        return next((lora_id for lora_id in cache.order if lora_id not in needed), None)
+
     def _budget_s(self) -> float | None:
         """None while nothing runs: the next step was due long ago."""
         if time.monotonic() - self._stepped_at > max(4 * self._step_s, 0.05):
@@ -165,11 +171,9 @@ class Slots:
         return index
 
     def _vacate(self, keep: Collection[int]) -> int | None:
-        """The slot of the least recently used adapter that nobody needs."""
+        """The slot of an adapter that nobody needs."""
         active = self._manager._active_adapters
-        busy = self.in_use()
-        needed = {*keep, *busy, *active.pinned_items}
-        victim = next((one for one in active.order if one not in needed), None)
+        victim = self.spare(active, keep)
         if victim is None:
             return None
         active.pop(victim)

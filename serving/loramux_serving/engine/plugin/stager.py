@@ -21,7 +21,7 @@ import os
 import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TextIO
 
@@ -45,8 +45,6 @@ class Recipe:
     lora_config: Any
     max_position_embeddings: int | None
     vocab_size: int
-    workers: int = 1
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class Loader:

@@ -7,7 +7,6 @@ vLLM is changed, and the gateway loads the plain way.
 """
 
 import base64
-import logging
 import pickle
 import threading
 import weakref
@@ -22,8 +21,6 @@ from loramux_serving.engine.plugin.cpu_lora.slot_notes import note_slot
 from loramux_serving.engine.plugin.slab import Slab
 from loramux_serving.engine.plugin.slots import Slots
 from loramux_serving.engine.plugin.stager import Recipe
-
-_logger = logging.getLogger("vllm.plugins.loramux")
 
 
 def register() -> None:
@@ -79,7 +76,7 @@ def _manager(worker: Any) -> Any:
 
 def describe(worker: Any) -> dict[str, Any]:
     """`missing`: what staging needs and this vLLM, or this model, does not have. Where it is empty, `recipe` is a
-    pickled `Recipe`, base64, and `packed_modules` this worker's share of it."""
+    pickled `Recipe`, base64, of this worker's modules, and `slot_bytes` what one of its slots takes."""
     missing = reliance.missing_in_vllm() or reliance.missing_in_worker(worker)
     if missing:
         return {"missing": missing}
@@ -106,8 +103,9 @@ def describe(worker: Any) -> dict[str, Any]:
 
 
 def take(worker: Any, lora_id: int, path: str, slot: bool, keep: list[int]) -> str:
-    """Map the slab at `path` for `lora_id`: `pinning` where `commit` has to be called until it says more, else what
-    that says in the end. Raises `OSError`, and `RuntimeError` where the cache has no room."""
+    """Map the slab at `path` for `lora_id`, and without a GPU put it into the host cache at once: what `commit` says.
+    With one, `pinning`: pages are being locked for it, and `commit` is due as soon as `pinned` says so. Raises
+    `OSError`, and `RuntimeError` where the cache has no room."""
     slab = Slab(path)
     lora = _model(lora_id, slab)
     if torch.device(_manager(worker).device).type == "cuda":
@@ -117,22 +115,14 @@ def take(worker: Any, lora_id: int, path: str, slot: bool, keep: list[int]) -> s
 
 
 def commit(worker: Any, lora_id: int, slot: bool, keep: list[int]) -> str:
-    """Put what was taken into the host cache, once it is pinned, and begin to fill a slot where `slot`: `held`, or what
-    `Slots.fill` says. With several workers the caller sees to it that all have taken it. Raises `RuntimeError` where
-    memory could not be pinned, or there is no room."""
-    pinning = _taken(worker).get(lora_id)
-    if pinning is None:
-        raise RuntimeError(f"LoRA {lora_id} was not taken")
-    if not pinning.done():
-        return "pinning"
-    del _taken(worker)[lora_id]
-    return _register(worker, pinning.lora, slot, keep)
+    """Put what was taken, and is `pinned` on every worker, into the host cache, and begin to fill a slot where `slot`:
+    `held`, or what `Slots.fill` says. Raises `RuntimeError` where there is no room."""
+    return _register(worker, _taken(worker).pop(lora_id).lora, slot, keep)
 
 
 def pinned(worker: Any, lora_id: int) -> bool:
-    """Whether `commit` would go through. Raises `RuntimeError` where memory could not be pinned."""
-    pinning = _taken(worker).get(lora_id)
-    return pinning is not None and pinning.done()
+    """Whether `commit` is due. Raises `RuntimeError` where memory could not be pinned."""
+    return _taken(worker)[lora_id].done()
 
 
 def fill(worker: Any, lora_id: int, keep: list[int]) -> str:
@@ -241,9 +231,8 @@ def _register(worker: Any, lora: Any, slot: bool, keep: list[int]) -> str:
     """`LRUCacheWorkerLoRAManager.add_adapter` without what was done already."""
     manager = _manager(worker)
     registered = manager._registered_adapters
-    needed = {*keep, *_slots(manager).in_use(), *registered.pinned_items}
     while len(registered) >= manager.capacity:
-        victim = next((one for one in registered.order if one not in needed), None)
+        victim = _slots(manager).spare(registered, keep)
         if victim is None:
             raise RuntimeError("every place in the host cache is taken by adapters that are in use or pinned")
         registered.pop(victim)
