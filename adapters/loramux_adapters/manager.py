@@ -88,6 +88,20 @@ class AdapterManager:
             self._demand.count(target.engine_name, self._clock.monotonic())
         return AdapterLease(self._leases, shelf, target, self._moves.stage, end_request or end_task())
 
+    def lease_now(self, target: Target, replica_id: str, end_request: Callable[[], object]) -> AdapterLease | None:
+        """`relay.ports.Leases`: a lease that has begun, where one is had at once."""
+        shelf = None
+        if not target.is_base:
+            name = target.engine_name
+            shelf = self._shelves.get(replica_id)
+            entry = None if shelf is None else shelf.holdings.get(name)
+            if shelf is None or entry is None or not self._moves.ready(shelf, entry):
+                return None
+            self._demand.count(name, self._clock.monotonic())
+        lease = AdapterLease(self._leases, shelf, target, self._moves.stage, end_request)
+        lease.begin_now()
+        return lease
+
     def staged(self, target: Target, replica_id: str) -> bool:
         """`relay.ports.Leases`: whether a lease would be had at once."""
         if target.is_base:

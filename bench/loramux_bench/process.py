@@ -3,7 +3,6 @@ the whole process that imports it, and because what it has recorded must outlive
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,17 +13,12 @@ from types import TracebackType
 import msgspec
 
 from loramux_bench.errors import NotInstalled, ResultsError
+from loramux_bench.loopback import free_port
 from loramux_bench.run_dir import RunDir
 from loramux_bench.scenario import Scenario
 
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 _KILL_AFTER_S = 30.0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class LoadProcess:
@@ -55,7 +49,7 @@ class LoadProcess:
             log = self._run.log_path.open("wb")
         except OSError as error:
             raise ResultsError(f"Results can not be written to {self._run.path}: {error.strerror}.") from error
-        port = str(_free_port())
+        port = str(free_port())
         command = [sys.executable, "-m", "locust", "-f", str(_LOCUSTFILE), "--headless", "--only-summary"]
         command += ["--processes", str(self._processes), "--exit-code-on-error", "0"]
         command += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]

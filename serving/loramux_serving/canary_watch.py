@@ -37,10 +37,11 @@ class CanaryWatch:
         registry.on_publish(self._published)
 
     def record(self, record: RequestRecord) -> None:
-        trial = None if record.adapter is None else self._trials.get(record.adapter)
-        failed = _FAILED.get(record.outcome)
-        if trial is not None and failed is not None and record.version is not None:
-            trial.count(record.version, self._clock.monotonic(), None if failed else record.duration_s)
+        trial = self._trials.get(record.adapter) if self._trials and record.adapter is not None else None
+        if trial is not None and record.version is not None:
+            failed = _FAILED.get(record.outcome)
+            if failed is not None:
+                trial.count(record.version, self._clock.monotonic(), None if failed else record.duration_s)
         self._then.record(record)
 
     def figures(self, adapter: str) -> CanaryFigures | None:

@@ -149,6 +149,15 @@ class FakeLeases:
     lost_names: list[str] = field(default_factory=list)
     foreseen: list[tuple[str, str]] = field(default_factory=list)
 
+    def lease_now(self, target: Target, replica_id: str, end_request: Callable[[], object]) -> "FakeLease | None":
+        if target.engine_name in self.cold:
+            return None
+        self.taken.append((target.engine_name, replica_id))
+        if self.error is not None:
+            raise self.error
+        self.held += 1
+        return FakeLease(self)
+
     def staged(self, target: Target, replica_id: str) -> bool:
         return target.engine_name not in self.cold
 

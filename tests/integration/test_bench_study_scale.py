@@ -1,8 +1,6 @@
 """What `loramux bench scale` does to a gateway: a real one, whose engine is a stand-in."""
 
-import threading
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,26 +11,16 @@ from loramux_bench.studies.scale import Load, restart_cost_s, slopes
 from loramux_bench.studies.servers import EngineShape, Loramux
 from loramux_serving.base.default import NAME
 from tests.fakes.streaming_vllm import Streaming
-from tests.fakes.vllm_server import Engine
+from tests.fakes.vllm_server import Engine, listening
 
 pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture
 def engine() -> Iterator[tuple[str, Engine]]:
-    class Bound(Streaming):
-        engine = Engine(NAME, plugin=True, staging=True)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", Bound.engine
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(20)
+    held = Engine(NAME, plugin=True, staging=True)
+    with listening(Streaming, held) as url:
+        yield url, held
 
 
 def test_every_count_is_registered_measured_and_asked(

@@ -17,7 +17,7 @@ from loramux_adapters.errors import (
 )
 from loramux_adapters.model import Operation, OperationState, Tier, VersionState
 from tests.fakes.domain import Domain, engines
-from tests.fakes.manager_bench import settle, until
+from tests.fakes.manager_bench import refreshed, settle, until
 
 SUCCEEDED, FAILED = OperationState.SUCCEEDED, OperationState.FAILED
 
@@ -291,11 +291,11 @@ async def test_what_is_pinned_stays_pinned_in_the_engines(domain: Domain) -> Non
         await domain.attach(engine)
     await domain.add("tone", domain.source("a"), pin=Tier.GPU)
     first = domain.registry.resolve("tone").engine_name
-    await domain.manager.refresh()
+    await refreshed(domain.manager)
     assert [engine.pins for engine in domain.engines] == [{first: Tier.GPU}] * 2
     await domain.update("tone", domain.source("b", seed=1))
     second = domain.registry.resolve("tone").engine_name
-    await domain.manager.refresh()
+    await refreshed(domain.manager)
     assert [engine.pins for engine in domain.engines] == [{second: Tier.GPU}] * 2
     assert all(second in engine.slots for engine in domain.engines)
     await domain.pointers.pin("tone", None)

@@ -19,7 +19,7 @@ json_values = st.recursive(
 )
 
 
-def test_what_is_read():
+def test_what_is_read() -> None:
     request = decode(CHAT, b'{"model":"a","stream":true,"stream_options":{"include_usage":true}}')
     assert (request.model, request.stream, request.usage_asked, request.injects_usage) == ("a", True, True, False)
     assert decode(CHAT, b'{"model":"\\u0061","stream":null,"stream_options":null}').model == "a"
@@ -52,26 +52,26 @@ def test_what_is_read():
         (b'{"model":"a","stream_options":{"include_usage":"no"}}', "include_usage"),
     ],
 )
-def test_what_is_refused(body: bytes, param: str | None):
+def test_what_is_refused(body: bytes, param: str | None) -> None:
     with pytest.raises(RequestInvalid) as caught:
         decode(CHAT, body)
     assert caught.value.details.get("param") == param
 
 
-def test_of_a_key_that_comes_twice_only_the_last_is_sent():
+def test_of_a_key_that_comes_twice_only_the_last_is_sent() -> None:
     request = decode(CHAT, b'{"model":"a","n":1,"model":"b","n":2}')
     assert request.model == "b"
     assert rewrite(request, "b") == b'{"model":"b","n":2}'
 
 
-def test_values_keep_their_bytes():
+def test_values_keep_their_bytes() -> None:
     body = b'{"model":"a","seed":123456789012345678901234567890,"x": [1.0, 2e0 ,"\\u00e9"] ,"y":-0}'
     sent = rewrite(decode(COMPLETIONS, body), "a@0")
     assert sent == b'{"model":"a@0","seed":123456789012345678901234567890,"x":[1.0, 2e0 ,"\\u00e9"],"y":-0}'
 
 
 @given(st.dictionaries(st.text(), json_values, max_size=6), st.booleans())
-def test_only_the_name_changes(fields: dict[str, Any], ascii_only: bool):
+def test_only_the_name_changes(fields: dict[str, Any], ascii_only: bool) -> None:
     fields = {**fields, "model": "a", "stream": False}
     body = json.dumps(fields, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
     assert json.loads(rewrite(decode(CHAT, body), "a@0")) == {**json.loads(body), "model": "a@0"}
@@ -122,7 +122,7 @@ def _fits(read: dict[str, Any]) -> bool:
 
 
 @given(documents, blanks, st.sampled_from(ENDPOINTS))
-def test_what_is_not_the_relays_keeps_its_bytes(pairs: list[tuple[str, str]], blank: str, endpoint: str):
+def test_what_is_not_the_relays_keeps_its_bytes(pairs: list[tuple[str, str]], blank: str, endpoint: str) -> None:
     """Whatever the members are and however they are written: the engine gets the last of each key, byte for byte."""
     body = ("{" + ",".join(f"{blank}{key}{blank}:{blank}{value}{blank}" for key, value in pairs) + "}").encode()
     last = {json.loads(key): value for key, value in pairs}
@@ -148,7 +148,7 @@ def test_what_is_not_the_relays_keeps_its_bytes(pairs: list[tuple[str, str]], bl
         lambda each: each.encode("utf-8", "surrogatepass")
     )
 )
-def test_noise_is_refused_or_means_to_the_engine_what_it_means_here(noise: bytes):
+def test_noise_is_refused_or_means_to_the_engine_what_it_means_here(noise: bytes) -> None:
     for body in (noise, b'{"model":"a",' + noise + b"}", b'{"model":"a","x":' + noise + b"}"):
         try:
             request = decode(CHAT, body)
@@ -165,13 +165,13 @@ def test_noise_is_refused_or_means_to_the_engine_what_it_means_here(noise: bytes
 
 @pytest.mark.parametrize("text", [r"\ud800", r"\udc00", r"\ud800\ud800", r"\udc00\ud800", r"\ud83dx"])
 @pytest.mark.parametrize("body", ['{"model":"a","x":"%s"}', '{"model":"a","%s":1}', '{"model":"%s"}'])
-def test_half_a_surrogate_pair_is_no_text(body: str, text: str):
+def test_half_a_surrogate_pair_is_no_text(body: str, text: str) -> None:
     with pytest.raises(RequestInvalid):
         decode(CHAT, (body % text).encode())
 
 
 @pytest.mark.parametrize("depth", [1, 100, 900])
-def test_depth_is_kept(depth: int):
+def test_depth_is_kept(depth: int) -> None:
     value = b'{"a":[' * depth + b"1" + b"]}" * depth
     body = b'{"model":"a","x":' + value + b"}"
     if depth < 500:
@@ -183,13 +183,13 @@ def test_depth_is_kept(depth: int):
 
 @pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
 @pytest.mark.parametrize("options", ["null", "{}", '{"include_usage":false}', '{"include_usage":null}'])
-def test_a_stream_asks_for_usage(endpoint: str, options: str):
+def test_a_stream_asks_for_usage(endpoint: str, options: str) -> None:
     request = decode(endpoint, f'{{"model":"a","stream":true,"stream_options":{options}}}'.encode())
     assert request.injects_usage
     assert json.loads(rewrite(request, "a"))["stream_options"] == {"include_usage": True}
 
 
-def test_other_stream_options_stay():
+def test_other_stream_options_stay() -> None:
     options = b'{"include_usage":false,"continuous_usage_stats":true,"x": 1}'
     request = decode(CHAT, b'{"model":"a","stream":true,"stream_options":' + options + b"}")
     assert json.loads(rewrite(request, "a"))["stream_options"] == {"include_usage": True, "x": 1}
@@ -199,14 +199,14 @@ def test_other_stream_options_stay():
 
 
 @pytest.mark.parametrize("body", [b'{"model":"a"}', b'{"model":"a","stream":false}'])
-def test_nothing_is_added_where_no_usage_frame_can_come(body: bytes):
+def test_nothing_is_added_where_no_usage_frame_can_come(body: bytes) -> None:
     assert rewrite(decode(CHAT, body), "a") == body
     streamed = b'{"model":"a","stream":true}'
     for endpoint in (EMBEDDINGS, RESPONSES):
         assert rewrite(decode(endpoint, streamed), "a") == streamed
 
 
-def test_the_head_for_the_engine():
+def test_the_head_for_the_engine() -> None:
     headers = [
         (b"host", b"gateway"),
         (b"authorization", b"Bearer x"),
@@ -224,12 +224,12 @@ def test_the_head_for_the_engine():
 
 
 @pytest.mark.parametrize("value", [b"a\r\nx: y", b"a\ny", b"a\x00"])
-def test_no_header_can_carry_another(value: bytes):
+def test_no_header_can_carry_another(value: bytes) -> None:
     with pytest.raises(Refusal):
         engine_head(CHAT, b"e", "r", 0, [(b"x", value)])
 
 
-def test_headers_for_the_caller():
+def test_headers_for_the_caller() -> None:
     engine = [
         (b"content-type", b"a"),
         (b"connection", b"x-hop"),
@@ -242,11 +242,11 @@ def test_headers_for_the_caller():
 
 
 @pytest.mark.parametrize(("value", "fit"), [(b"a.B_9-", True), (b"x" * 128, True), (b"x" * 129, False), (b"", False)])
-def test_request_ids(value: bytes, fit: bool):
+def test_request_ids(value: bytes, fit: bool) -> None:
     assert valid_request_id([(b"x-request-id", value)]) == (value.decode() if fit else None)
 
 
-def test_framing():
+def test_framing() -> None:
     host = (b"host", b"a")
     assert check_head(b"POST", "1.1", [host], 10, 100) == Framing(None, False)
     assert check_head(b"POST", "1.1", [host, (b"content-length", b"7")], 10, 100) == Framing(7, False)

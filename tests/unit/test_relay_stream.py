@@ -28,7 +28,7 @@ def scan(pieces: Sequence[bytes], *, caller: str = "shop", drop: bool = True) ->
     return b"".join([*(scan.feed(piece) for piece in pieces), scan.finish()]), scan
 
 
-def test_names_usage_and_tokens():
+def test_names_usage_and_tokens() -> None:
     out, scan_ = scan([TOKEN, TOKEN, USAGE, DONE])
     assert out == TOKEN.replace(ENGINE.encode(), b"shop") * 2 + DONE
     assert scan_.usage is not None
@@ -37,13 +37,13 @@ def test_names_usage_and_tokens():
     assert not scan_.failed
 
 
-def test_usage_stays_where_it_was_asked_for():
+def test_usage_stays_where_it_was_asked_for() -> None:
     out, scan_ = scan([TOKEN, USAGE, DONE], drop=False)
     assert out == (TOKEN + USAGE + DONE).replace(ENGINE.encode(), b"shop")
     assert scan_.usage is not None
 
 
-def test_a_whole_frame_leaves_at_once():
+def test_a_whole_frame_leaves_at_once() -> None:
     scan_ = scanner()
     assert scan_.feed(TOKEN[:20]) == b""
     assert scan_.feed(TOKEN[20:] + TOKEN[:7]) == TOKEN.replace(ENGINE.encode(), b"shop")
@@ -51,7 +51,7 @@ def test_a_whole_frame_leaves_at_once():
     assert scan_.feed(TOKEN[-1:]) == TOKEN.replace(ENGINE.encode(), b"shop")
 
 
-def test_text_that_looks_like_the_pattern_stays():
+def test_text_that_looks_like_the_pattern_stays() -> None:
     text = json.dumps(f'"model":"{ENGINE}" "usage":{{"choices":[]}} data: {{"error"')
     frame = b'data: {"choices":[{"delta":{"content":%b}}]}\n\n' % text.encode()
     out, scan_ = scan([frame])
@@ -60,7 +60,7 @@ def test_text_that_looks_like_the_pattern_stays():
     assert not scan_.failed
 
 
-def test_frames_with_choices_and_usage_stay():
+def test_frames_with_choices_and_usage_stay() -> None:
     frame = TOKEN.replace(b'"choices":[{', b'"usage":{"prompt_tokens":1,"completion_tokens":1},"choices":[{')
     out, scan_ = scan([frame, DONE])
     assert out == (frame + DONE).replace(ENGINE.encode(), b"shop")
@@ -68,7 +68,7 @@ def test_frames_with_choices_and_usage_stay():
     assert scan_.usage.completion == 1
 
 
-def test_usage_of_responses():
+def test_usage_of_responses() -> None:
     frame = (
         b'event: response.completed\ndata: {"type":"x","response":{%b,"usage":{"input_tokens":5,"output_tokens":6}}}'
     )
@@ -78,11 +78,11 @@ def test_usage_of_responses():
     assert (scan_.usage.prompt, scan_.usage.completion) == (5, 6)
 
 
-def test_an_error_of_the_engine_is_noticed():
+def test_an_error_of_the_engine_is_noticed() -> None:
     assert scan([TOKEN, b'data: {"error": {"message":"x"}}\n\n', DONE])[1].failed
 
 
-def test_a_frame_without_end_is_bounded(monkeypatch: pytest.MonkeyPatch):
+def test_a_frame_without_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "MAX_FRAME_BYTES", 1000)
     scan_ = scanner()
     for _ in range(10):
@@ -113,7 +113,7 @@ frames = st.sampled_from(
 
 
 @given(st.lists(frames, max_size=8).map(b"".join), st.data(), st.sampled_from(["shop", ENGINE, 'a"\\ü']), st.booleans())
-def test_the_cut_does_not_matter(data: bytes, draw: st.DataObject, caller: str, drop: bool):
+def test_the_cut_does_not_matter(data: bytes, draw: st.DataObject, caller: str, drop: bool) -> None:
     cuts = sorted(draw.draw(st.sets(st.integers(0, len(data)), max_size=12)))
     pieces = [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
     whole, scan_whole = scan([data], caller=caller, drop=drop)
@@ -155,7 +155,7 @@ noise = st.lists(fragments | st.binary(max_size=3), max_size=16).map(b"".join)
 
 
 @given(noise, st.lists(st.integers(0, 400), max_size=12), st.sampled_from(["shop", ENGINE]), st.booleans())
-def test_the_cut_does_not_matter_to_noise(data: bytes, cuts: list[int], caller: str, drop: bool):
+def test_the_cut_does_not_matter_to_noise(data: bytes, cuts: list[int], caller: str, drop: bool) -> None:
     ends = sorted({cut for cut in cuts if cut <= len(data)})
     pieces = [data[start:end] for start, end in zip([0, *ends], [*ends, len(data)], strict=True)]
     outputs = []
@@ -166,7 +166,7 @@ def test_the_cut_does_not_matter_to_noise(data: bytes, cuts: list[int], caller: 
 
 
 @given(noise)
-def test_only_usage_frames_are_left_out(data: bytes):
+def test_only_usage_frames_are_left_out(data: bytes) -> None:
     """Nothing is lost where they are not dropped; where they are, what is left out is whole frames of that kind."""
     assert scan([data], caller=ENGINE, drop=False)[0] == data
     out = scan([data], caller=ENGINE)[0]
@@ -181,14 +181,14 @@ def test_only_usage_frames_are_left_out(data: bytes):
 
 
 @given(st.lists(fragments, max_size=20).map(b"".join))
-def test_names_are_replaced_once_and_everywhere(data: bytes):
+def test_names_are_replaced_once_and_everywhere(data: bytes) -> None:
     out = scan([data], caller="shop", drop=False)[0]
     assert out == data.replace(NAME, b'"model":"shop"').replace(NAME.replace(b":", b": "), b'"model": "shop"')
     assert ENGINE.encode() not in out
 
 
 @given(st.lists(st.sampled_from([NAME, NAME[:5], NAME[5:], b'"model": "x"', b"filler "])).map(b"".join), st.data())
-def test_a_document_may_be_renamed_in_pieces(data: bytes, draw: st.DataObject):
+def test_a_document_may_be_renamed_in_pieces(data: bytes, draw: st.DataObject) -> None:
     renaming = Renaming(ENGINE, draw.draw(st.sampled_from(["s", "shop", ENGINE, ENGINE + "x", "model"])))
     cuts = sorted(draw.draw(st.sets(st.integers(0, len(data)), max_size=6)))
     incremental = IncrementalRenaming(renaming)
@@ -196,7 +196,7 @@ def test_a_document_may_be_renamed_in_pieces(data: bytes, draw: st.DataObject):
     assert b"".join([*map(incremental.feed, pieces), incremental.finish()]) == renaming.apply(data)
 
 
-def test_usage_of_documents():
+def test_usage_of_documents() -> None:
     usage = usage_of(b'{"usage":{"prompt_tokens":1,"completion_tokens":null,"total_tokens":1,"x":{}}}')
     assert usage is not None
     assert (usage.prompt, usage.completion) == (1, 0)

@@ -106,6 +106,11 @@ class AdapterLease:
         self._end_request = end_request
         self._lease: Lease | None = None
 
+    def begin_now(self) -> None:
+        """As `begin`, of what is staged: without a suspension."""
+        if self._shelf is not None:
+            self._lease = self._book.begin(self._shelf, self._target, self._end_request)
+
     async def begin(self) -> None:
         """It counts from before the first suspension; returns when the target is staged. Where this raises, nothing is
         held. Raises `EngineError`, `StorageError`, `ArtifactError`, `QueueTimeout`."""

@@ -71,7 +71,7 @@ class Shelf:
         entry = self._holdings.get(target.engine_name)
         if entry is None:
             entry = self._holdings[target.engine_name] = Holding(target, now)
-        elif entry.target != target:
+        elif entry.target is not target and entry.target != target:
             entry.target = target  # a version of the same content; the other one's source may be gone by now
         return entry
 

@@ -1,6 +1,5 @@
 """`loramux bench cost`."""
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -26,13 +25,11 @@ from loramux_bench.cli.side_options import (
     numbers,
     shape_of,
 )
-from loramux_bench.interrupts import termination_interrupts
-from loramux_bench.studies.adapters import LoraShapes, write_adapters
-from loramux_bench.studies.cost import GOAL_CPU, GOAL_GPU, Answered, Batch, Load, Row, measure, plan, rows
+from loramux_bench.studies.adapters import LoraShapes
+from loramux_bench.studies.cost import GOAL_CPU, GOAL_GPU, Load, Row, measure, plan, rows
 from loramux_bench.studies.servers import DEFAULT_BASE
-from loramux_bench.studies.side import SIDES, Endpoint, serving
-from loramux_bench.studies.study import StudyDir, table
-from loramux_bench.studies.traffic import Clients
+from loramux_bench.studies.side import SIDES, SideBySide
+from loramux_bench.studies.study import StudyDir, table, under_way
 
 
 def cost(
@@ -53,26 +50,15 @@ def cost(
     load = Load(numbers(streams, "--streams"), rounds, prompt_tokens, tokens, seed)
     wanted, names = words(side, SIDES, "--sides"), load.adapters
     shape = shape_of(base, kind, slots=len(names), in_memory=len(names), rank=rank, python=engine_python)
-    shapes, kinds = LoraShapes.of(shape.directory), modules_of(modules)
+    lora, kinds = LoraShapes.of(shape.directory), modules_of(modules)
+    compared = SideBySide(sides=wanted, shape=shape, lora=lora, rank=rank, modules=kinds, load=load)
     study = StudyDir.create(results, "cost")
-    found: list[Row] = []
-    try:
-        with termination_interrupts():
-            adapters = write_adapters(study.scratch / "adapters", shapes, names, rank=rank, seed=seed, modules=kinds)
-            for one in wanted:
-                remarks().print(f"{one}: starting")
-                with serving(one, shape, adapters, study) as endpoint:
-                    found += rows(one, asyncio.run(_measured(endpoint, plan(load, endpoint.base))))
-                study.write({"load": load, "rank": rank, "modules": kinds, "rows": found}, shape)
-    finally:
-        study.sweep()
+    with under_way(study):
+        found = compared.measure(
+            study, lambda clients, base: measure(clients, plan(load, base)), rows, tell=remarks().print
+        )
     answers().print(_table(found))
     answers().print(f"Goals for E2E: {GOAL_GPU:g} on a GPU, {GOAL_CPU:g} on a CPU. Written to {study.result_path}.")
-
-
-async def _measured(endpoint: Endpoint, batches: Sequence[Batch]) -> list[Answered]:
-    async with Clients(endpoint.url, endpoint.key) as clients:
-        return await measure(clients, batches)
 
 
 def _table(found: Sequence[Row]) -> Table:

@@ -28,12 +28,11 @@ from loramux_bench.cli.side_options import (
     numbers,
     shape_of,
 )
-from loramux_bench.interrupts import termination_interrupts
 from loramux_bench.studies.adapters import LoraShapes, write_adapters
 from loramux_bench.studies.growth import grow_loramux, grow_stock
 from loramux_bench.studies.scale import GOAL_RESTART_S, Load, Row, restart_cost_s, slopes
 from loramux_bench.studies.servers import DEFAULT_BASE
-from loramux_bench.studies.study import StudyDir, ms, table
+from loramux_bench.studies.study import StudyDir, ms, table, under_way
 
 _GROWN = {"loramux": grow_loramux, "stock": grow_stock}
 
@@ -73,19 +72,16 @@ def scale(
     shapes, kinds = LoraShapes.of(shape.directory), modules_of(modules)
     study = StudyDir.create(results, "scale")
     found: list[Row] = []
-    try:
-        with termination_interrupts():
-            names = load.names(load.counts[-1])
-            remarks().print(f"Writing {len(names)} adapters")
-            adapters = write_adapters(study.scratch / "adapters", shapes, names, rank=rank, seed=seed, modules=kinds)
-            for one in wanted:
-                remarks().print(f"{one}: starting")
-                for row in _GROWN[one](load, shape, adapters, study):
-                    found.append(row)
-                    remarks().print(f"{one}: {row.adapters} adapters measured")
-                    study.write(_result(load, rank, kinds, found), shape)
-    finally:
-        study.sweep()
+    with under_way(study):
+        names = load.names(load.counts[-1])
+        remarks().print(f"Writing {len(names)} adapters")
+        adapters = write_adapters(study.scratch / "adapters", shapes, names, rank=rank, seed=seed, modules=kinds)
+        for one in wanted:
+            remarks().print(f"{one}: starting")
+            for row in _GROWN[one](load, shape, adapters, study):
+                found.append(row)
+                remarks().print(f"{one}: {row.adapters} adapters measured")
+                study.write(_result(load, rank, kinds, found), shape)
     answers().print(_traffic_table(found))
     if any(row.books for row in found):
         answers().print(_books_table(found))

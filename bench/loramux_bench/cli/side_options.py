@@ -1,6 +1,7 @@
 """Options of the studies that hold one side against another, and what they are made into."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,12 +15,18 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """That vLLM can be given as the largest (`--max-lora-rank`), but for 1."""
 _DEFAULT_RANK = 16
 """What loramux gives it."""
+_SLOTS = "Adapters that the engine computes with at a time: --max-loras."
+_IN_MEMORY = "Adapters that the engine keeps in host memory: --max-cpu-loras."
 
 Base = Annotated[Path, typer.Option(help="Directory of the base model.")]
 Device = Annotated[Kind, typer.Option("--kind", help="What vLLM runs on.")]
 EnginePython = Annotated[
     str, typer.Option(help="Interpreter of the environment in which vLLM is, where it is not this one.")
 ]
+EngineArgs = Annotated[
+    list[str], typer.Option("--engine-arg", help="A further argument of vLLM, on all sides; may be repeated.")
+]
+MaxModelLen = Annotated[int, typer.Option(min=256, help="Longest prompt with its answer, tokens: --max-model-len.")]
 Sides = Annotated[str, typer.Option("--sides", help="Which to measure: stock, loramux, loramux-torch; with commas.")]
 Rank = Annotated[int, typer.Option(min=1, max=512, help="Of the adapters.")]
 Modules = Annotated[str, typer.Option(help="What the adapters are of, such as q_proj,v_proj.")]
@@ -28,13 +35,18 @@ Tokens = Annotated[int, typer.Option(min=2, help="Of each answer.")]
 PromptTokens = Annotated[int, typer.Option(min=8, help="Of each prompt, about.")]
 Clients = Annotated[int, typer.Option(min=1, help="Each has one request at a time.")]
 Requests = Annotated[int, typer.Option(min=1, help="Of each closed loop.")]
-Slots = Annotated[int, typer.Option(min=1, help="Adapters that the engine computes with at a time: --max-loras.")]
-InMemory = Annotated[int, typer.Option(min=1, help="Adapters that the engine keeps in host memory: --max-cpu-loras.")]
+Slots = Annotated[int, typer.Option(min=1, help=_SLOTS)]
+SlotsForTwo = Annotated[int, typer.Option(min=2, help=_SLOTS)]
+"""Where one adapter stays while others come."""
+InMemory = Annotated[int, typer.Option(min=1, help=_IN_MEMORY)]
+InMemoryForTwo = Annotated[int, typer.Option(min=2, help=_IN_MEMORY)]
+"""Likewise."""
 Alpha = Annotated[
     float, typer.Option(min=0.01, help="Zipf: the k-th adapter has weight k to the power of minus alpha.")
 ]
 
 DEFAULT_SIDES = "stock,loramux"
+EVERY_MODULE = ",".join(ALL_MODULES)
 
 
 def numbers(text: str, option: str) -> tuple[int, ...]:
@@ -53,7 +65,17 @@ def modules_of(text: str) -> tuple[str, ...]:
     return names
 
 
-def shape_of(base: Path, kind: Kind, *, slots: int, in_memory: int, rank: int, python: str = "") -> EngineShape:
+def shape_of(
+    base: Path,
+    kind: Kind,
+    *,
+    slots: int,
+    in_memory: int,
+    rank: int,
+    max_model_len: int = 2048,
+    extra_args: Sequence[str] = (),
+    python: str = "",
+) -> EngineShape:
     """An engine with room for adapters of this rank."""
     return EngineShape(
         base=base,
@@ -61,6 +83,8 @@ def shape_of(base: Path, kind: Kind, *, slots: int, in_memory: int, rank: int, p
         max_loras=slots,
         max_cpu_loras=max(slots, in_memory),
         max_lora_rank=largest_rank(rank),
+        max_model_len=max_model_len,
+        extra_args=tuple(extra_args),
         python=python or sys.executable,
     )
 

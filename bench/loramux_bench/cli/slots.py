@@ -1,6 +1,5 @@
 """`loramux bench slots`."""
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -29,14 +28,12 @@ from loramux_bench.cli.side_options import (
     modules_of,
     shape_of,
 )
-from loramux_bench.interrupts import termination_interrupts
-from loramux_bench.studies.adapters import LoraShapes, write_adapters
+from loramux_bench.studies.adapters import LoraShapes
 from loramux_bench.studies.draw import CHOICES
 from loramux_bench.studies.servers import DEFAULT_BASE
-from loramux_bench.studies.side import SIDES, Endpoint, serving
-from loramux_bench.studies.slots import Answered, Load, Row, measure, plan, rows
-from loramux_bench.studies.study import StudyDir, ms, table
-from loramux_bench.studies.traffic import Clients as Callers
+from loramux_bench.studies.side import SIDES, SideBySide
+from loramux_bench.studies.slots import Load, Row, measure, plan, rows
+from loramux_bench.studies.study import StudyDir, ms, table, under_way
 
 
 def slots(
@@ -71,26 +68,15 @@ def slots(
     )
     wanted, names = words(side, SIDES, "--sides"), load.adapters
     shape = shape_of(base, kind, slots=slots, in_memory=len(names), rank=rank, python=engine_python)
-    shapes, kinds = LoraShapes.of(shape.directory), modules_of(modules)
+    lora, kinds = LoraShapes.of(shape.directory), modules_of(modules)
+    compared = SideBySide(sides=wanted, shape=shape, lora=lora, rank=rank, modules=kinds, load=load)
     study = StudyDir.create(results, "slots")
-    found: list[Row] = []
-    try:
-        with termination_interrupts():
-            adapters = write_adapters(study.scratch / "adapters", shapes, names, rank=rank, seed=seed, modules=kinds)
-            for one in wanted:
-                remarks().print(f"{one}: starting")
-                with serving(one, shape, adapters, study) as endpoint:
-                    found += rows(one, asyncio.run(_measured(endpoint, load)))
-                study.write({"load": load, "rank": rank, "modules": kinds, "rows": found}, shape)
-    finally:
-        study.sweep()
+    with under_way(study):
+        found = compared.measure(
+            study, lambda callers, _base: measure(callers, load, plan(load)), rows, tell=remarks().print
+        )
     answers().print(_table(found, slots))
     answers().print(f"Written to {study.result_path}.")
-
-
-async def _measured(endpoint: Endpoint, load: Load) -> list[Answered]:
-    async with Callers(endpoint.url, endpoint.key) as clients:
-        return await measure(clients, load, plan(load))
 
 
 def _table(found: Sequence[Row], slots: int) -> Table:

@@ -1,8 +1,6 @@
 """`loramux bench stall`."""
 
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,15 +11,26 @@ from loramux_bench.cli.console import answers, remarks
 from loramux_bench.cli.lists import rates as rates_of
 from loramux_bench.cli.lists import words
 from loramux_bench.cli.options import Results
-from loramux_bench.cli.side_options import Base, Device, Modules, Rank, Seed, modules_of, shape_of
+from loramux_bench.cli.side_options import (
+    EVERY_MODULE,
+    Base,
+    Device,
+    EngineArgs,
+    EnginePython,
+    InMemoryForTwo,
+    MaxModelLen,
+    Modules,
+    Rank,
+    Seed,
+    SlotsForTwo,
+    modules_of,
+    shape_of,
+)
 from loramux_bench.errors import NothingMeasured
-from loramux_bench.studies.adapters import ALL_MODULES
 from loramux_bench.studies.servers import DEFAULT_BASE
 from loramux_bench.studies.stall import CACHES, GOAL, SIDES, Row, Seen, summarise
 from loramux_bench.studies.stall_rounds import Plan, run
 from loramux_bench.studies.study import StudyDir, ms, table, under_way
-
-_ALL = ",".join(ALL_MODULES)
 
 
 def stall(
@@ -35,19 +44,15 @@ def stall(
     streams: Annotated[int, typer.Option(min=1, help="Warm streams.")] = 4,
     on_base: Annotated[bool, typer.Option("--on-base", help="The streams are the base's, not an adapter's.")] = False,
     rank: Rank = 64,
-    modules: Modules = _ALL,
+    modules: Modules = EVERY_MODULE,
     adapters: Annotated[int, typer.Option(min=2, help="That arrive, round and round.")] = 16,
-    slots: Annotated[int, typer.Option(min=2, help="Adapters that the engine computes with at a time.")] = 4,
-    in_memory: Annotated[int, typer.Option(min=2, help="Adapters that it holds.")] = 8,
-    max_model_len: Annotated[int, typer.Option(min=256, help="Longest stream, tokens.")] = 2048,
+    slots: SlotsForTwo = 4,
+    in_memory: InMemoryForTwo = 8,
+    max_model_len: MaxModelLen = 2048,
     base: Base = DEFAULT_BASE,
     kind: Device = "cpu",
-    engine_python: Annotated[
-        str, typer.Option(help="Interpreter of the environment that vLLM is in. Empty: this one.")
-    ] = "",
-    engine_args: Annotated[
-        list[str], typer.Option("--engine-arg", help="A further argument of vLLM, on all sides; may be repeated.")
-    ] = [],  # noqa: B006  Typer reads it, nobody changes it
+    engine_python: EnginePython = "",
+    engine_args: EngineArgs = [],  # noqa: B006  Typer reads it, nobody changes it
     seed: Seed = 1,
     results: Results = Path("results"),
 ) -> None:
@@ -65,11 +70,15 @@ def stall(
         on_base=on_base,
         seed=seed,
     )
-    shape = replace(
-        shape_of(base, kind, slots=slots, in_memory=in_memory, rank=rank),
+    shape = shape_of(
+        base,
+        kind,
+        slots=slots,
+        in_memory=in_memory,
+        rank=rank,
         max_model_len=max_model_len,
-        extra_args=tuple(engine_args),
-        python=engine_python or sys.executable,
+        extra_args=engine_args,
+        python=engine_python,
     )
     plan.at_a_time(shape)
     study = StudyDir.create(results, "stall")

@@ -1,8 +1,6 @@
 """`loramux bench tiers`."""
 
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,15 +10,26 @@ from rich.table import Table
 from loramux_bench.cli.console import answers, remarks
 from loramux_bench.cli.lists import words
 from loramux_bench.cli.options import Results
-from loramux_bench.cli.side_options import Base, Device, Modules, Rank, Seed, modules_of, shape_of
+from loramux_bench.cli.side_options import (
+    EVERY_MODULE,
+    Base,
+    Device,
+    EngineArgs,
+    EnginePython,
+    InMemoryForTwo,
+    MaxModelLen,
+    Modules,
+    Rank,
+    Seed,
+    Slots,
+    modules_of,
+    shape_of,
+)
 from loramux_bench.errors import NothingMeasured
-from loramux_bench.studies.adapters import ALL_MODULES
 from loramux_bench.studies.servers import DEFAULT_BASE
 from loramux_bench.studies.study import StudyDir, ms, table, under_way
 from loramux_bench.studies.tier_rounds import Plan, run
 from loramux_bench.studies.tiers import PLACES, SIDES, Row, Sample, summarise
-
-_ALL = ",".join(ALL_MODULES)
 
 
 def tiers(
@@ -29,18 +38,14 @@ def tiers(
     samples: Annotated[int, typer.Option(min=1, help="Of each place, in a round.")] = 10,
     rounds: Annotated[int, typer.Option(min=1, help="Of the servers in turn; an interval takes 2.")] = 2,
     rank: Rank = 64,
-    modules: Modules = _ALL,
-    slots: Annotated[int, typer.Option(min=1, help="Adapters that the engine computes with at a time.")] = 4,
-    in_memory: Annotated[int, typer.Option(min=2, help="Adapters that it holds.")] = 8,
-    max_model_len: Annotated[int, typer.Option(min=256, help="Of the engine, tokens.")] = 2048,
+    modules: Modules = EVERY_MODULE,
+    slots: Slots = 4,
+    in_memory: InMemoryForTwo = 8,
+    max_model_len: MaxModelLen = 2048,
     base: Base = DEFAULT_BASE,
     kind: Device = "cpu",
-    engine_python: Annotated[
-        str, typer.Option(help="Interpreter of the environment that vLLM is in. Empty: this one.")
-    ] = "",
-    engine_args: Annotated[
-        list[str], typer.Option("--engine-arg", help="A further argument of vLLM, on all sides; may be repeated.")
-    ] = [],  # noqa: B006  Typer reads it, nobody changes it
+    engine_python: EnginePython = "",
+    engine_args: EngineArgs = [],  # noqa: B006  Typer reads it, nobody changes it
     s3_endpoint: Annotated[
         str, typer.Option(help="A store of the S3 protocol; credentials by AWS's usual means. Empty: moto's server.")
     ] = "",
@@ -60,11 +65,15 @@ def tiers(
         s3_endpoint=s3_endpoint,
         s3_bucket=s3_bucket,
     )
-    shape = replace(
-        shape_of(base, kind, slots=slots, in_memory=in_memory, rank=rank),
+    shape = shape_of(
+        base,
+        kind,
+        slots=slots,
+        in_memory=in_memory,
+        rank=rank,
         max_model_len=max_model_len,
-        extra_args=tuple(engine_args),
-        python=engine_python or sys.executable,
+        extra_args=engine_args,
+        python=engine_python,
     )
     study = StudyDir.create(results, "tiers")
     taken: list[Sample] = []

@@ -16,7 +16,8 @@ from typing import Literal, Self
 
 from loramux_bench.admin.client import AdminClient
 from loramux_bench.errors import EndpointError, NotInstalled
-from loramux_bench.studies.children import Child, free_port
+from loramux_bench.loopback import free_port
+from loramux_bench.studies.children import Child
 
 DEFAULT_BASE = Path("~/.cache/loramux/bases/SmolLM2-135M-Instruct")
 """The embedded base, where loramux unpacks it."""

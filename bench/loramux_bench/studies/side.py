@@ -1,15 +1,20 @@
-"""The sides of a study: each is a server of its own, with the same adapters."""
+"""The sides of a study: each is a server of its own, with the same adapters, asked the same."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, TypeVar, get_args
 
+from loramux_bench.studies.adapters import LoraShapes, write_adapters
 from loramux_bench.studies.registration import Registration
 from loramux_bench.studies.servers import EngineShape, Loramux, StockVllm
 from loramux_bench.studies.study import StudyDir
+from loramux_bench.studies.traffic import Clients
+
+Answered = TypeVar("Answered")
+Row = TypeVar("Row")
 
 Side = Literal["stock", "loramux", "loramux-torch"]
 """A plain vLLM, loramux, and loramux with vLLM's own LoRA kernels in place of the plugin's (CPU)."""
@@ -49,3 +54,58 @@ async def _load(url: str, admin_key: str, adapters: Mapping[str, Path]) -> None:
         await registration.add(adapters)
         if admin_key:
             await registration.prefetch(adapters, "cpu")
+
+
+class Load(Protocol):
+    """What is asked of every side, in a study's own words."""
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of all that are needed."""
+
+    @property
+    def seed(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideBySide:
+    """Sides that are measured one after the other."""
+
+    sides: Sequence[Side]
+    shape: EngineShape
+    lora: LoraShapes
+    """Of the shape's base."""
+    rank: int
+    modules: Sequence[str]
+    load: Load
+
+    def measure(
+        self,
+        study: StudyDir,
+        ask: Callable[[Clients, str], Awaitable[Answered]],
+        rows: Callable[[Side, Answered], Sequence[Row]],
+        *,
+        tell: Callable[[str], None],
+    ) -> list[Row]:
+        """All rows, side after side; the study's result has those that there are when a side is over. `ask` gets a
+        side's clients and the name of its base. Raises `BenchError`."""
+        adapters = write_adapters(
+            study.scratch / "adapters",
+            self.lora,
+            self.load.adapters,
+            rank=self.rank,
+            seed=self.load.seed,
+            modules=self.modules,
+        )
+        found: list[Row] = []
+        for side in self.sides:
+            tell(f"{side}: starting")
+            with serving(side, self.shape, adapters, study) as endpoint:
+                found += rows(side, asyncio.run(_asked(endpoint, ask)))
+            study.write({"load": self.load, "rank": self.rank, "modules": self.modules, "rows": found}, self.shape)
+        return found
+
+
+async def _asked(endpoint: Endpoint, ask: Callable[[Clients, str], Awaitable[Answered]]) -> Answered:
+    async with Clients(endpoint.url, endpoint.key) as clients:
+        return await ask(clients, endpoint.base)

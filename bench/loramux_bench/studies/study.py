@@ -129,11 +129,6 @@ def ms(seconds: float | None) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def times(ratio: float | None) -> str:
-    """A ratio, as a table shows it."""
-    return "" if ratio is None else f"{ratio:.2f}×"
-
-
 def _told(shape: EngineShape) -> dict[str, Any]:
     """Without the paths of this machine."""
     return {

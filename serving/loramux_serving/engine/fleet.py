@@ -33,6 +33,8 @@ class Fleet:
 
     def pick(self, target: Target, avoid: Collection[str] = ()) -> EngineReplica:
         """See `relay.ports.Fleet`."""
+        if len(self._members) == 1 and self._members[0].state is _READY:
+            return self._members[0]
         tiers = {} if target.is_base else self._tiers(target.engine_name)
         candidates = [self._candidate(replica, target, tiers) for replica in self._replicas.values()]
         chosen = choose(candidates, avoid=avoid, turn=self._turn)

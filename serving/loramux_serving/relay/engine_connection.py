@@ -8,6 +8,7 @@ from typing import cast
 import httptools
 
 from loramux_adapters.errors import EngineFailed, EngineTimeout, LoramuxError
+from loramux_serving.relay.eager import Signal
 
 MAX_HEAD_BYTES = 1024 * 1024
 MAX_WAITING_BYTES = 256 * 1024
@@ -29,7 +30,8 @@ class EngineConnection(asyncio.Protocol):
     """Made by a pool, which calls `send` and, at the end, `release` or `abort`. In between `status`, `headers`,
     `reach` and `copy_to` are for whoever relays the answer.
 
-    Bytes are handed on within the callback that received them, so relaying takes no task switch. While the sink's
+    Bytes are handed on within the callback that received them, and so is the word that the answer is there or has
+    failed, as the last thing that the callback does: relaying takes no task switch. While the sink's
     reader is slow (`pause`), the engine's socket is not read.
     """
 
@@ -56,7 +58,7 @@ class EngineConnection(asyncio.Protocol):
         self._reusable = False
         self._paused = False
         self._held = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: Signal | None = None
         self._wanted = Stage.SENT
         self._timer: asyncio.TimerHandle | None = None
         self._watched = False
@@ -108,7 +110,7 @@ class EngineConnection(asyncio.Protocol):
             if self._error is not None:
                 raise self._error
             self._wanted = stage
-            self._waiter = self._loop.create_future()
+            self._waiter = Signal(self._loop)
             try:
                 await self._waiter
             finally:
@@ -166,6 +168,8 @@ class EngineConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
+        self._drop_timer()
+        self._on_lost(self)
         if self._busy and self._stage < Stage.COMPLETE:
             if self._until_close and self._stage >= Stage.HEAD and exc is None and self._error is None:
                 self._stage = Stage.COMPLETE
@@ -173,8 +177,6 @@ class EngineConnection(asyncio.Protocol):
             else:
                 when = "in the middle of its answer" if self._stage >= Stage.HEAD else "before it answered"
                 self._fail(EngineFailed(f"The engine closed the connection {when}."))
-        self._drop_timer()
-        self._on_lost(self)
 
     # The parser's callbacks.
 
@@ -189,6 +191,8 @@ class EngineConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
+        if not 100 <= self.status <= 599:
+            raise ValueError(f"a status of {self.status}")
         self._interim = self.status < 200
         if self._interim:
             self.headers = []
@@ -227,16 +231,16 @@ class EngineConnection(asyncio.Protocol):
             self._update_reading()
         if self._stage is Stage.COMPLETE:
             self._disarm()
-        if self._waiter is not None and self._stage >= self._wanted and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None and self._stage >= self._wanted:
+            self._waiter.set()
 
     def _fail(self, error: LoramuxError) -> None:
         if self._error is None:
             self._error = error
         self._stage = min(self._stage, Stage.BODY)
         self.abort()
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            self._waiter.set()
 
     def _update_reading(self) -> None:
         if not self.alive or self._transport is None:

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from loramux_adapters.errors import LoramuxError
 from loramux_serving.http_errors import openai_body
+from loramux_serving.relay.eager import Cancellable
 from loramux_serving.relay.framing import Framing, Headers
 from loramux_serving.relay.refusal import Refusal, body_too_large
 
@@ -46,8 +47,7 @@ class CallerConnection(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(msgspec.Struct, frozen=True):
     """A head that passed `framing.check_head`."""
 
     endpoint: str
@@ -85,8 +85,8 @@ class Exchange:
         self._received_bytes = 0
         self._refusal: Refusal | None = None
         self._arrival: asyncio.Future[None] | None = None
-        self._waiting_task: asyncio.Task[None] | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._waiting_task: Cancellable | None = None
+        self._task: Cancellable | None = None
         self._source: Source | None = None
         self._pending = b""
         self._chunked = False
@@ -95,7 +95,7 @@ class Exchange:
 
     # Called by the connection.
 
-    def runs_in(self, task: asyncio.Task[None]) -> None:
+    def runs_in(self, task: Cancellable) -> None:
         """Its task, which has made no step yet."""
         self._waiting_task = task
 
@@ -179,7 +179,9 @@ class Exchange:
         for HTTP/1.0 ends with the connection. `headers` has neither framing nor `Connection`."""
         self.response_started = True
         lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in headers]]
-        if length is not None:
+        if status in (204, 304):
+            pass  # neither has a body, and a length would be another answer's (RFC 9110, section 8.6)
+        elif length is not None:
             lines.append(b"content-length: %d\r\n" % length)
         elif self.head.http_10:
             self.keep_alive = False

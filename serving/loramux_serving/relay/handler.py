@@ -5,8 +5,6 @@ import os
 from functools import lru_cache
 from time import perf_counter
 
-import structlog
-
 from loramux_adapters.errors import AdapterLost, EngineFailed, EngineUnavailable, LoramuxError, RequestInvalid
 from loramux_adapters.model import Target
 from loramux_serving.http_errors import error_headers, openai_body
@@ -43,7 +41,6 @@ class Relay:
         """Answer one request and record it, whatever happens. Cancelled when its caller leaves."""
         request_id = valid_request_id(exchange.head.headers) or os.urandom(16).hex()
         story = Story(request_id, exchange.head.endpoint, perf_counter())
-        structlog.contextvars.bind_contextvars(request_id=request_id)  # the task's own context: ends with it
         passage: Passage | None = None
         try:
             request = await self._asked(exchange, story)

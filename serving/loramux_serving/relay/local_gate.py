@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 
+import structlog
+
 from loramux_adapters.errors import AdapterLost, EngineError, EngineFailed, EngineUnavailable
 from loramux_adapters.model import Target
+from loramux_serving.relay.eager import in_task
 from loramux_serving.relay.ports import (
     Admission,
     Admitted,
@@ -164,14 +167,17 @@ class LocalPassage:
         gate, story = self._gate, self._story
         target = story.target
         assert target is not None
-        if not gate.leases.staged(target, replica.id):
+        lease = gate.leases.lease_now(target, replica.id, self._end_request)
+        if lease is None:
+            await in_task()
+            structlog.contextvars.bind_contextvars(request_id=story.request_id)  # the task's own context: ends with it
             # A load may take long: who waits for one takes no place from requests that could run.
             async with self._place.aside():
                 await gate.leases.stage(target, replica.id)
             story.queue_s = self._place.waited_s
             story.target = target = self._resolve()
-        lease = gate.leases.lease(target, replica.id, self._end_request)
-        await lease.begin()
+            lease = gate.leases.lease(target, replica.id, self._end_request)
+            await lease.begin()
         self._lease = lease
         self._target = target
         self.url = replica.url

@@ -167,6 +167,10 @@ class Leases(Protocol):
         `EngineUnavailable`."""
         ...
 
+    def lease_now(self, target: Target, replica_id: str, end_request: Callable[[], object]) -> Lease | None:
+        """A lease that has begun, where one is had at once. Memory only."""
+        ...
+
     def staged(self, target: Target, replica_id: str) -> bool:
         """Whether a lease would be had at once. Memory only."""
         ...

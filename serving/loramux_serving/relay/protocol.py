@@ -15,6 +15,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from loramux_serving.relay.deadline import Awaits, Deadline
+from loramux_serving.relay.eager import EagerTask
 from loramux_serving.relay.exchange import Exchange, RequestHead
 from loramux_serving.relay.framing import Framing, check_head
 from loramux_serving.relay.handler import Relay
@@ -49,6 +50,8 @@ class RelayProtocol(HttpToolsProtocol):
         self.timeout_keep_alive = self._limits.keep_alive_s  # type: ignore[assignment]
         self._awaits = Awaits.HEAD
         self._head_bytes = 0
+        self._beside_bytes = 0
+        """Bytes since the last ones of a body: of a chunk's extension, or of trailers."""
         self._framing = Framing(None, False)
         self._deadline = Deadline(self.loop, self._limits, excused=self._excused, overdue=self._overdue)
         self._stall_timer: asyncio.TimerHandle | None = None
@@ -58,6 +61,8 @@ class RelayProtocol(HttpToolsProtocol):
         self._resuming = False
         self._ahead_bytes = 0
         self._current: Exchange | RequestResponseCycle | None = None
+        self._arriving: Exchange | None = None
+        """Its head has come, and nothing is before it."""
 
     # The connection.
 
@@ -82,6 +87,11 @@ class RelayProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._read(data)
+        if self._arriving is not None:
+            self._begin(self._arriving)
+
+    def _read(self, data: bytes) -> None:
         if self._discarded_bytes is not None:
             self._discarded_bytes += len(data)
             if self._discarded_bytes > LINGER_BYTES:
@@ -90,6 +100,7 @@ class RelayProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             return
         self._unset_keepalive_if_required()
+        self._beside_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -107,6 +118,9 @@ class RelayProtocol(HttpToolsProtocol):
             if self._head_bytes > self._limits.max_head_bytes + HIGH_WATER_LIMIT:
                 self._refuse(head_too_large(self._limits.max_head_bytes))
                 return
+        elif self._awaits is Awaits.BODY and self._beside_bytes > self._limits.max_head_bytes + HIGH_WATER_LIMIT:
+            self._refuse(malformed("A chunk's extension or the trailers are too large."))
+            return
         self._watch()
 
     def _decline_upgrade(self, rest: bytes) -> None:
@@ -117,7 +131,7 @@ class RelayProtocol(HttpToolsProtocol):
         framing = self._framing
         line = b"transfer-encoding: chunked" if framing.chunked else b"content-length: %d" % (framing.length or 0)
         self._resuming = True
-        self.data_received(b"POST / HTTP/1.1\r\n%b\r\n\r\n%b" % (line, rest))
+        self._read(b"POST / HTTP/1.1\r\n%b\r\n\r\n%b" % (line, rest))
 
     # The parser's callbacks.
 
@@ -152,12 +166,14 @@ class RelayProtocol(HttpToolsProtocol):
         method = self.parser.get_method()
         version = self.parser.get_http_version()
         self._framing = check_head(method, version, self.headers, self._head_bytes, self._limits.max_head_bytes)
-        self._awaits = Awaits.BODY
         endpoint = self._endpoint() if method == b"POST" else None
+        self._beside_bytes = 0
         if endpoint is None:
             self._begin_scope()
             super().on_headers_complete()
+            self._awaits = Awaits.BODY  # not before: a target that can not be read refuses this request
             return
+        self._awaits = Awaits.BODY
         head = RequestHead(
             endpoint=endpoint,
             headers=self.headers,
@@ -170,7 +186,7 @@ class RelayProtocol(HttpToolsProtocol):
         waits = self._busy()
         cycle = self.cycle = cast(RequestResponseCycle, exchange)
         if not waits:
-            self._start_asgi_task(cycle, self.app)
+            self._arriving = exchange
             return
         self.pipeline.appendleft((cycle, self.app))
         if len(self.pipeline) >= MAX_PIPELINED:
@@ -184,12 +200,13 @@ class RelayProtocol(HttpToolsProtocol):
         self.headers.extend(headers)
 
     def on_body(self, body: bytes) -> None:
+        self._beside_bytes = 0
         cycle: Any = self.cycle
         if not isinstance(cycle, Exchange):
             super().on_body(body)
             return
         cycle.body_received(body)
-        if cycle is not self._current:
+        if cycle is not self._current and cycle is not self._arriving:
             self._ahead_bytes += len(body)
             if self._ahead_bytes > HIGH_WATER_LIMIT:
                 self.flow.pause_reading()
@@ -199,6 +216,8 @@ class RelayProtocol(HttpToolsProtocol):
             return  # the body, if any, is still to come: see `_decline_upgrade`
         self._awaits = Awaits.HEAD
         cycle: Any = self.cycle
+        if self._framing.chunked and not self.parser.should_keep_alive():
+            cycle.keep_alive = False  # a trailer said so, and llhttp reads nothing more
         if isinstance(cycle, Exchange):
             cycle.body_ended()
         else:
@@ -233,10 +252,21 @@ class RelayProtocol(HttpToolsProtocol):
         if not isinstance(cycle, Exchange):
             super()._start_asgi_task(cycle, app)
             return
+        # Not at once: the request before it has not given back yet what it held.
         task = self.loop.create_task(cycle.run_asgi(app))
         cycle.runs_in(task)
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
+
+    def _begin(self, exchange: Exchange) -> None:
+        self._arriving = None
+        self._current = exchange
+        self._ahead_bytes = 0
+        tasks: set[Any] = self.tasks
+        task = EagerTask(exchange.run_asgi(self.app), self.loop, tasks.discard)
+        exchange.runs_in(task)
+        tasks.add(task)
+        task.start()
 
     def exchange_ended(self, exchange: Exchange) -> None:
         if not exchange.keep_alive:

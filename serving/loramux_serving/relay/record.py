@@ -15,7 +15,7 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False):
 
     request_id: str
     endpoint: str
-    key_id: str | None
+    key_id: str | None = msgspec.field(name="key")
     adapter: str | None
     version: int | None
     replica: str | None

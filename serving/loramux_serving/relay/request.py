@@ -6,7 +6,6 @@ vLLM, and only that one is sent on.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -31,8 +30,7 @@ _flag = msgspec.json.Decoder(bool | None)
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceRequest:
+class InferenceRequest(msgspec.Struct, frozen=True):
     """A decoded body. `fields` holds all of it, undecoded; `options` is `stream_options`, None where it is absent."""
 
     endpoint: str

@@ -64,8 +64,8 @@ class Story(msgspec.Struct):
         return self.usage.prompt + self.usage.completion if self.usage else 0
 
     def record(self) -> RequestRecord:
-        """As of now."""
-        target, usage = self.target, self.usage
+        """As of now. Times are whole microseconds."""
+        target, usage, queue_s, ttft_s = self.target, self.usage, self.queue_s, self.ttft_s
         return RequestRecord(
             request_id=self.request_id,
             endpoint=self.endpoint,
@@ -76,9 +76,9 @@ class Story(msgspec.Struct):
             status=self.status,
             outcome=self.outcome,
             streamed=self.streamed,
-            duration_s=perf_counter() - self.started_at,
-            queue_s=self.queue_s,
-            ttft_s=self.ttft_s,
+            duration_s=round(perf_counter() - self.started_at, 6),
+            queue_s=round(queue_s, 6) if queue_s else queue_s,
+            ttft_s=None if ttft_s is None else round(ttft_s, 6),
             prompt_tokens=usage.prompt if usage else 0,
             completion_tokens=usage.completion if usage else 0,
             error_code=self.error_code,

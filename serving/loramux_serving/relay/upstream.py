@@ -7,6 +7,7 @@ from types import TracebackType
 from urllib.parse import urlsplit
 
 from loramux_adapters.errors import EngineFailed, EngineUnavailable
+from loramux_serving.relay.eager import in_task
 from loramux_serving.relay.engine_connection import EngineConnection, Stage
 from loramux_serving.settings import RelaySettings
 
@@ -119,6 +120,7 @@ class EnginePool:
         )
 
     async def _connect(self) -> EngineConnection:
+        await in_task()
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 _, connection = await self._loop.create_connection(

@@ -8,7 +8,9 @@ Names follow Prometheus' rules: seconds and bytes, `_total` for what only grows.
 from dataclasses import dataclass
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
+
+from loramux_serving.telemetry.series import Counts, Distributions
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +24,14 @@ class MetricSpec:
     help: str
     buckets: tuple[float, ...] = ()
 
-    def counter(self, registry: CollectorRegistry) -> Counter:
-        return Counter(self.name, self.help, self.labels, registry=registry)
+    def counter(self, registry: CollectorRegistry) -> Counts:
+        return Counts(self, registry)
 
     def gauge(self, registry: CollectorRegistry) -> Gauge:
         return Gauge(self.name, self.help, self.labels, registry=registry)
 
-    def histogram(self, registry: CollectorRegistry) -> Histogram:
-        return Histogram(self.name, self.help, self.labels, buckets=self.buckets, registry=registry)
+    def histogram(self, registry: CollectorRegistry) -> Distributions:
+        return Distributions(self, self.buckets, registry)
 
 
 _REQUEST_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
@@ -187,6 +189,13 @@ ADAPTER_LIVE_VERSION = MetricSpec(
 ENGINE_RESTARTS = MetricSpec(
     "loramux_engine_restarts_total", "counter", ("replica",), "restarts", "Engines started again after they had ended."
 )
+WORKER_RESTARTS = MetricSpec(
+    "loramux_worker_restarts_total",
+    "counter",
+    ("worker",),
+    "restarts",
+    "Workers of the gateway that ended by themselves and were started again.",
+)
 REPLICA_STATE = MetricSpec(
     "loramux_replica_state",
     "gauge",
@@ -226,6 +235,7 @@ METRICS = (
     ADAPTER_TIER,
     ADAPTER_LIVE_VERSION,
     ENGINE_RESTARTS,
+    WORKER_RESTARTS,
     REPLICA_STATE,
     REQUESTS_OUTSTANDING,
     REQUESTS_QUEUED,

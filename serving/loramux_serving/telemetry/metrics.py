@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Metric
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
@@ -12,6 +12,7 @@ from loramux_adapters.ports import LoadOutcome
 from loramux_serving.relay.record import RequestRecord
 from loramux_serving.telemetry import metric_table as table
 from loramux_serving.telemetry.adapter_labels import OTHER, AdapterLabels
+from loramux_serving.telemetry.series import Count
 from loramux_serving.telemetry.tier_gauges import TierGauges
 from loramux_serving.telemetry.version_series import VersionSeries
 
@@ -50,6 +51,7 @@ class Metrics:
         self.tiers = TierGauges(registry, self._labels)
         self._live_version = table.ADAPTER_LIVE_VERSION.gauge(registry)
         self._restarts = table.ENGINE_RESTARTS.counter(registry)
+        self._worker_restarts = table.WORKER_RESTARTS.counter(registry)
         self._replica_state = table.REPLICA_STATE.gauge(registry)
         self._outstanding = table.REQUESTS_OUTSTANDING.gauge(registry)
         self._queued = table.REQUESTS_QUEUED.gauge(registry)
@@ -130,6 +132,9 @@ class Metrics:
     def engine_restarted(self, replica: str) -> None:
         self._restarts.labels(replica).inc()
 
+    def worker_restarted(self, worker: int) -> None:
+        self._worker_restarts.labels(str(worker)).inc()
+
     def replica_state(self, replica: str, state: str) -> None:
         """`state` is one of the fleet's fixed words."""
         seen = self._states.setdefault(replica, set())
@@ -170,7 +175,7 @@ class _AdapterSeries:
     def __init__(self, metrics: Metrics, label: str) -> None:
         self._label = label
         self._requests = metrics._requests
-        self._by_end: dict[tuple[str, str, int], Counter] = {}
+        self._by_end: dict[tuple[str, str, int], Count] = {}
         self._duration = metrics._duration.labels(label)
         self._queue = metrics._queue.labels(label)
         self._ttft = metrics._ttft.labels(label)

@@ -17,31 +17,8 @@ LATE_S = 0.1
 """How long a line may wait for others, to be written with them."""
 _MOST_BYTES = 64 * 1024
 
+_NAME = __name__.encode()
 _log = structlog.get_logger(__name__)
-
-
-class _Line(msgspec.Struct, frozen=True, gc=False):
-    """What structlog's lines have, too."""
-
-    event: str
-    level: str
-    logger: str
-    timestamp: str
-    request_id: str
-    endpoint: str
-    key: str | None
-    adapter: str | None
-    version: int | None
-    replica: str | None
-    status: int
-    outcome: str
-    streamed: bool
-    duration_s: float
-    queue_s: float | None
-    ttft_s: float | None
-    prompt_tokens: int
-    completion_tokens: int
-    error_code: str | None
 
 
 class RequestLog:
@@ -59,12 +36,12 @@ class RequestLog:
         self._json = json_lines(settings, self._stream)
         self._encode = msgspec.json.Encoder().encode
         self._lines = bytearray()
-        self._second, self._prefix = 0, ""
+        self._second, self._prefix = 0, b""
         self._timer: asyncio.TimerHandle | None = None
 
     def record(self, record: RequestRecord) -> None:
         if self._on:
-            self._write(_line(record, self._timestamp()))
+            self._write(record)
         self._then.record(record)
 
     def flush(self) -> None:
@@ -77,48 +54,23 @@ class RequestLog:
             self._stream.write(hide_secrets(lines.decode()))
             self._stream.flush()
 
-    def _timestamp(self) -> str:
+    def _timestamp(self) -> bytes:
         """Now, in UTC, as structlog writes it."""
         second, part = divmod(time.time_ns(), 1_000_000_000)
         if second != self._second:
-            self._second, self._prefix = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._prefix}.{part // 1000:06d}Z"
+            self._second, self._prefix = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+        return b"%b.%06dZ" % (self._prefix, part // 1000)
 
-    def _write(self, line: _Line) -> None:
+    def _write(self, record: RequestRecord) -> None:
         if not self._json:
-            fields = msgspec.structs.asdict(line)
-            for common in ("event", "level", "logger", "timestamp"):
-                del fields[common]
-            _log.info(line.event, **fields)
+            _log.info("request", **msgspec.to_builtins(record))
             return
-        self._lines += self._encode(line)
-        self._lines += b"\n"
+        self._lines += b'{"event":"request","level":"info","logger":"%b","timestamp":"%b",%b\n' % (
+            _NAME,
+            self._timestamp(),
+            self._encode(record)[1:],
+        )
         if len(self._lines) > _MOST_BYTES:
             self.flush()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LATE_S, self.flush)
-
-
-def _line(record: RequestRecord, timestamp: str) -> _Line:
-    queue_s, ttft_s = record.queue_s, record.ttft_s
-    return _Line(
-        event="request",
-        level="info",
-        logger=__name__,
-        timestamp=timestamp,
-        request_id=record.request_id,
-        endpoint=record.endpoint,
-        key=record.key_id,
-        adapter=record.adapter,
-        version=record.version,
-        replica=record.replica,
-        status=record.status,
-        outcome=record.outcome,
-        streamed=record.streamed,
-        duration_s=round(record.duration_s, 6),
-        queue_s=None if queue_s is None else round(queue_s, 6),
-        ttft_s=None if ttft_s is None else round(ttft_s, 6),
-        prompt_tokens=record.prompt_tokens,
-        completion_tokens=record.completion_tokens,
-        error_code=record.error_code,
-    )

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 from loramux_serving.relay.record import RequestRecord
 from loramux_serving.telemetry import metric_table as table
 from loramux_serving.telemetry.adapter_labels import OTHER
+from loramux_serving.telemetry.series import Count, Counts, Distribution, Distributions
 
 _ANSWER_BEGAN = ("ok", "cancelled", "interrupted")
 
@@ -20,6 +21,7 @@ class VersionSeries:
         self._duration = table.VERSION_DURATION.histogram(registry)
         self._ttft = table.VERSION_TTFT.histogram(registry)
         self._serving: dict[str, frozenset[int]] = {}
+        self._looked_up: dict[tuple[str, int], _Version] = {}
 
     def serving(self, versions: Mapping[str, Collection[int]]) -> None:
         """The adapters that have a label now, with the versions that they serve. The series of all others end."""
@@ -37,16 +39,49 @@ class VersionSeries:
     def count(self, record: RequestRecord) -> None:
         if record.adapter is None or record.version is None:
             return
-        numbers = self._serving.get(record.adapter)
-        if numbers is None:
-            return
-        labels = (record.adapter, str(record.version) if record.version in numbers else OTHER)
-        self._requests.labels(*labels, record.outcome).inc()
-        if record.outcome == "ok":
-            self._duration.labels(*labels).observe(record.duration_s)
-        if record.streamed and record.ttft_s is not None and record.outcome in _ANSWER_BEGAN:
-            self._ttft.labels(*labels).observe(record.ttft_s)
+        version = self._looked_up.get((record.adapter, record.version))
+        if version is None:
+            numbers = self._serving.get(record.adapter)
+            if numbers is None:
+                return
+            label = str(record.version) if record.version in numbers else OTHER
+            version = _Version(self._requests, self._duration, self._ttft, record.adapter, label)
+            if label != OTHER:
+                self._looked_up[record.adapter, record.version] = version
+        version.count(record)
 
     def _remove(self, labels: dict[str, str]) -> None:
         for metric in (self._requests, self._duration, self._ttft):
             metric.remove_by_labels(labels)
+        self._looked_up.clear()
+
+
+class _Version:
+    """The series of one version, looked up once."""
+
+    def __init__(
+        self, requests: Counts, duration: Distributions, ttft: Distributions, adapter: str, label: str
+    ) -> None:
+        self._requests = requests
+        self._adapter = adapter
+        self._label = label
+        self._by_outcome: dict[str, Count] = {}
+        self._duration: Distribution | None = None
+        self._ttft: Distribution | None = None
+        self._durations = duration
+        self._ttfts = ttft
+
+    def count(self, record: RequestRecord) -> None:
+        requests = self._by_outcome.get(record.outcome)
+        if requests is None:
+            requests = self._requests.labels(self._adapter, self._label, record.outcome)
+            self._by_outcome[record.outcome] = requests
+        requests.inc()
+        if record.outcome == "ok":
+            if self._duration is None:
+                self._duration = self._durations.labels(self._adapter, self._label)
+            self._duration.observe(record.duration_s)
+        if record.streamed and record.ttft_s is not None and record.outcome in _ANSWER_BEGAN:
+            if self._ttft is None:
+                self._ttft = self._ttfts.labels(self._adapter, self._label)
+            self._ttft.observe(record.ttft_s)

@@ -1,0 +1,179 @@
+"""Requests that begin at once, and go on in the very callback that brought what they waited for.
+
+A task begins with the next turn of the loop, and goes on one turn after what it waited for has come: with a short
+answer that is a good part of what a request costs. So a request is run by hand: from its arrival until it waits, and on
+when a `Signal` is set. When it waits for anything else, it becomes an ordinary task, and stays one. (Python 3.12 has
+the first half of this as `asyncio.eager_task_factory`.)
+
+What needs a task of its own around it, as `asyncio.timeout` does, must be preceded by `in_task`.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine, Generator
+from types import coroutine
+from typing import Any, Protocol
+
+
+class Cancellable(Protocol):
+    def cancel(self, msg: Any = None) -> object: ...
+
+
+class Signal:
+    """Awaited by one, set once. Who waits goes on within `set`, if it is run by hand, so that `set` should be the last
+    thing that a callback does; in a task, with the next turn of the loop, as with a future.
+
+    It is a future as far as `asyncio.Task` looks."""
+
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_cancelled", "_context", "_is_set", "_loop", "_resume")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._is_set = False
+        self._cancelled: asyncio.CancelledError | None = None
+        self._asyncio_future_blocking = False
+        self._resume: Callable[[], object] | None = None
+        self._callback: Callable[[Any], object] | None = None
+        self._context: contextvars.Context | None = None
+
+    def set(self) -> None:
+        if self._is_set:
+            return
+        self._is_set = True
+        if self._resume is not None:
+            self._resume()
+        elif self._callback is not None:
+            self._loop.call_soon(self._callback, self, context=self._context)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if not self._is_set:
+            self._asyncio_future_blocking = True
+            yield self
+
+    # For who runs the coroutine by hand.
+
+    def resumes(self, resume: Callable[[], object]) -> None:
+        self._asyncio_future_blocking = False
+        self._resume = resume
+
+    # For `asyncio.Task`.
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def add_done_callback(
+        self, callback: Callable[[Any], object], *, context: contextvars.Context | None = None
+    ) -> None:
+        self._callback, self._context = callback, context
+        if self._is_set:
+            self._loop.call_soon(callback, self, context=context)
+
+    def cancel(self, msg: Any = None) -> bool:
+        if self._is_set:
+            return False
+        self._cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
+        self.set()
+        return True
+
+    def result(self) -> None:
+        if self._cancelled is not None:
+            raise self._cancelled
+
+
+async def in_task() -> None:
+    """From here on the caller runs in a task."""
+    await asyncio.sleep(0)
+
+
+class EagerTask:
+    """A request's coroutine on its way. `start` runs it until it waits. One event loop."""
+
+    __slots__ = (
+        "_cancelled",
+        "_context",
+        "_coroutine",
+        "_loop",
+        "_message",
+        "_on_done",
+        "_running",
+        "_task",
+        "_waits_for",
+    )
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, None],
+        loop: asyncio.AbstractEventLoop,
+        on_done: "Callable[[EagerTask], object]",
+    ) -> None:
+        """`on_done` is called once, when the coroutine has ended, however it did."""
+        self._coroutine = coroutine
+        self._loop = loop
+        self._on_done = on_done
+        self._context = contextvars.copy_context()
+        self._task: asyncio.Task[None] | None = None
+        self._waits_for: Signal | None = None
+        self._running = False
+        self._cancelled = False
+        self._message: Any = None
+
+    def start(self) -> None:
+        self._step(None)
+
+    def cancel(self, msg: Any = None) -> bool:
+        """As `asyncio.Task.cancel`: what the coroutine waits for raises `CancelledError` there."""
+        if self._task is not None:
+            return self._task.cancel(msg)
+        if self._running:
+            self._cancelled, self._message = True, msg
+        elif self._waits_for is not None:
+            self._waits_for = None
+            self._step(asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
+        return True
+
+    def _resume(self) -> None:
+        if self._waits_for is not None:  # else it was cancelled
+            self._waits_for = None
+            self._step(None)
+
+    def _step(self, error: BaseException | None) -> None:
+        self._running = True
+        try:
+            if error is None:
+                waits_for = self._context.run(self._coroutine.send, None)
+            else:
+                waits_for = self._context.run(self._coroutine.throw, error)
+        except (StopIteration, asyncio.CancelledError):
+            self._on_done(self)
+            return
+        except BaseException:
+            self._on_done(self)
+            raise
+        finally:
+            self._running = False
+        if type(waits_for) is Signal and not self._cancelled:
+            self._waits_for = waits_for
+            waits_for.resumes(self._resume)
+            return
+        task = self._task = self._loop.create_task(_rest(self._coroutine, waits_for), context=self._context)
+        task.add_done_callback(lambda _: self._on_done(self))
+        if self._cancelled:
+            task.cancel(self._message)
+
+
+@coroutine
+def _rest(work: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    """What is left of a coroutine that waits for `waits_for`, for a task to run."""
+    step: Callable[[Any], Any]
+    while True:
+        argument: Any
+        try:
+            argument = yield waits_for
+        except BaseException as error:
+            step, argument = work.throw, error
+        else:
+            step = work.send
+        try:
+            waits_for = step(argument)
+        except StopIteration:
+            return
