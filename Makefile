@@ -5,13 +5,14 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
+PEERS  ?= .venv-peers
 BIN    := $(VENV)/bin
 LOCKS  := deploy/locks
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --no-deps --no-warn-script-location
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint types contracts format lock clean services bench-smoke bench-trust
+.PHONY: help serve test check fuzz lint types contracts format lock clean services bench-smoke bench-trust bench-overhead
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -23,6 +24,9 @@ test: $(VENV)/.dev services  ## set up and pass every test, with real vLLM
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev lint types contracts test  ## lint, types, import contracts, tests
+
+fuzz: $(VENV)/.dev  ## the relay's property tests, for long
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --timeout 1800 tests/conformance/test_framing_fuzz.py tests/unit/test_relay_request.py tests/unit/test_relay_stream.py
 
 lint: $(VENV)/.dev  ## ruff
 	$(BIN)/ruff format --check .
@@ -44,11 +48,15 @@ bench-smoke: $(VENV)/.cpu $(VENV)/.bench  ## set up, load the gateway that runs 
 bench-trust: $(VENV)/.dev  ## the bench measures itself: against a known mock, beside vLLM's own, and its gate (half an hour)
 	@$(BIN)/loramux bench trust --gate-tries 20 --output results/trust.json
 
+bench-overhead: $(VENV)/.bench $(PEERS)/.peers  ## what the gateway costs, beside other gateways, which are set up first (half an hour)
+	@sh bench/get_wrk.sh
+	@$(BIN)/loramux bench overhead --peers $(PEERS)
+
 lock:  ## make the lock files anew
 	PYTHON=$(PYTHON) sh $(LOCKS)/lock.sh
 
-clean:  ## remove the environment
-	rm -rf $(VENV)
+clean:  ## remove the environments
+	rm -rf $(VENV) $(PEERS)
 
 services:
 	@sh tests/services.sh
@@ -72,6 +80,14 @@ $(VENV)/.bench: $(LOCKS)/bench.txt pyproject.toml | $(BIN)/python
 	$(INSTALL) --require-hashes -r $(LOCKS)/bench.txt
 	$(INSTALL) --no-build-isolation -e .
 	@touch $@
+
+# What can not be installed is left out of the measurement, which says so.
+$(PEERS)/.peers: $(LOCKS)/peers.txt
+	@echo "Making the environment of other gateways in $(PEERS) (once; a minute) ..."
+	@"$(PYTHON)" -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --no-warn-script-location \
+		--require-hashes -r $(LOCKS)/peers.txt && touch $@ \
+		|| echo "The other gateways could not be installed: they are left out." >&2
 
 $(VENV)/.dev: $(LOCKS)/dev.txt $(VENV)/.cpu
 	$(INSTALL) --require-hashes -r $(LOCKS)/dev.txt

@@ -35,7 +35,8 @@ Every setting has one name, and can be given in three places. The later one wins
 
 1. a TOML file: `loramux serve --config FILE`;
 2. the environment: `LORAMUX_` and the name in capitals, `__` between section and name;
-3. flags of `loramux serve`: `--host`, `--port`, `--model` (`engine.model`), `--engine-urls` (`engine.urls`).
+3. flags of `loramux serve`: `--host`, `--port`, `--workers`, `--model` (`engine.model`), `--engine-urls`
+   (`engine.urls`).
 
 An empty variable counts as not set. A name that does not exist in the file, or a value that does not fit, stops the
 start with an error that names each fault. Lists and tables in the environment are JSON:

@@ -27,4 +27,8 @@ compile dev --extra cpu --extra postgres --extra bench --extra dev "$locks/torch
 compile cpu --extra cpu "$locks/torch.in" --constraint "$work/dev.txt"
 compile gateway --constraint "$work/dev.txt"
 compile bench --extra bench --constraint "$work/dev.txt"
-for name in gateway cpu bench dev; do mv "$work/$name.txt" "$locks/$name.txt"; done
+
+# Other gateways to measure beside: an environment of its own, which has nothing to do with ours.
+"$work/venv/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+    --custom-compile-command "make lock" "$locks/peers.in" --output-file "$work/peers.txt"
+for name in gateway cpu bench dev peers; do mv "$work/$name.txt" "$locks/$name.txt"; done

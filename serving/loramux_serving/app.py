@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from loramux_adapters.errors import LoramuxError, RequestInvalid
 from loramux_serving import __version__
 from loramux_serving.api import health, models
-from loramux_serving.api.admin import adapters, aliases, keys, operations, replicas
+from loramux_serving.api.admin import adapters, aliases, keys, operations, replicas, workers
 from loramux_serving.api.dependencies import require_admin
 from loramux_serving.http_errors import admin_body, error_headers, openai_dict, status_of
 from loramux_serving.services import Services
@@ -43,7 +43,7 @@ def create_app(services: Services, running: AbstractAsyncContextManager[None]) -
     app.include_router(health.router)
     app.include_router(models.router)
     admin = APIRouter(prefix=_ADMIN, dependencies=[Depends(require_admin)])
-    for part in (adapters, aliases, operations, keys, replicas):
+    for part in (adapters, aliases, operations, keys, replicas, workers):
         admin.include_router(part.router)
     app.include_router(admin)
     return app

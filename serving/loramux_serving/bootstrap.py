@@ -49,9 +49,11 @@ from loramux_serving.relay.local_gate import LocalGate
 from loramux_serving.services import Services
 from loramux_serving.settings import ArtifactSettings, Settings
 from loramux_serving.telemetry.metrics import Metrics
+from loramux_serving.telemetry.record_batch import RecordBatch
 from loramux_serving.telemetry.request_log import RequestLog
 from loramux_serving.telemetry.usage import UsageLedger
 from loramux_serving.uploads import UploadDesk
+from loramux_serving.workers.crew import Crew
 
 
 def build(settings: Settings, base_dir: Path, base_name: str, database: Database) -> tuple[Services, Gateway]:
@@ -113,7 +115,8 @@ def build(settings: Settings, base_dir: Path, base_name: str, database: Database
     for replica in replicas:
         replica.when_ready(admission.capacity_changed)
     request_log = RequestLog(settings.log, then=usage)
-    gate = LocalGate(keyring, registry, admission, fleet, manager, request_log, retries=settings.relay.retries)
+    records = RecordBatch(request_log)
+    gate = LocalGate(keyring, registry, admission, fleet, manager, records, retries=settings.relay.retries)
     relay = Relay(settings.relay, gate)
     # What is taken for granted of an engine without our plugin, which can not be asked.
     assumed = Capabilities(
@@ -161,7 +164,9 @@ def build(settings: Settings, base_dir: Path, base_name: str, database: Database
         metrics=metrics,
         usage=usage,
         request_log=request_log,
+        records=records,
         canaries=canaries,
+        crew=Crew(settings, gate, request_log, clock, events, metrics.worker_restarted),
     )
     gateway = Gateway(services, supervisors)
     return services, gateway

@@ -37,6 +37,7 @@ class Gateway:
         await asyncio.to_thread(services.uploads.open, self._awaited_uploads())
         async with AsyncExitStack() as stack:
             stack.callback(services.request_log.flush)
+            stack.callback(services.records.flush)
             stack.push_async_callback(services.http.aclose)
             stack.push_async_callback(services.relay.close)
             for supervisor in self._supervisors:
@@ -94,6 +95,7 @@ class Gateway:
 
     def _scraped(self) -> None:
         services = self._services
+        services.records.flush()
         load = services.admission.snapshot()
         services.metrics.queued({adapter: each.queued for adapter, each in load.adapters.items()})
         for status in services.fleet.statuses():

@@ -2,10 +2,18 @@
 
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    suppress,
+)
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
@@ -14,14 +22,21 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from loramux_adapters.errors import SettingsInvalid
 from loramux_adapters.store.database import Database
+from loramux_serving import heap
 from loramux_serving.app import create_app
 from loramux_serving.base.location import locate_base
 from loramux_serving.bootstrap import build
 from loramux_serving.demo import Demo
 from loramux_serving.home import Home
 from loramux_serving.relay.protocol import relay_protocol
+from loramux_serving.services import Services
 from loramux_serving.settings import Settings
 from loramux_serving.telemetry.logs import configure
+from loramux_serving.workers.control_server import ControlServer, private_path
+from loramux_serving.workers.port import SharedPort
+
+_PLAIN: Mapping[str, Any] = {"ws": "none", "log_config": None, "access_log": False, "server_header": False}
+"""How uvicorn is used everywhere."""
 
 _log = structlog.get_logger(__name__)
 
@@ -45,26 +60,56 @@ def run(settings: Settings, demo_dir: Path | None = None) -> None:
                     await stack.enter_async_context(gateway.running())
                     if demo is not None:
                         await stack.enter_async_context(demo.loading(services, address))
+                    heap.settle()
                     yield
 
-            config = uvicorn.Config(
-                create_app(services, running()),
-                http=relay_protocol(services.relay),
-                ws="none",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=int(settings.relay.keep_alive_s),
-                timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
-            )
-            server = uvicorn.Server(config)
             _log.info("gateway starts", address=address, base=base_name, home=str(settings.home))
             # uvicorn raises the signal again when it has shut down; SIGTERM's own way would end us in mid-air.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-            with suppress(KeyboardInterrupt):
-                server.run(sockets=[listener])
-            if not server.started:
-                raise SettingsInvalid("The gateway could not start; its log says why.")
+            if settings.workers == 1:
+                _serve_alone(services, running(), listener)
+            else:
+                _serve_with_workers(services, running(), listener)
+
+
+def _serve_alone(services: Services, running: AbstractAsyncContextManager[None], listener: socket.socket) -> None:
+    settings = services.settings
+    config = uvicorn.Config(
+        create_app(services, running),
+        http=relay_protocol(services.relay),
+        timeout_keep_alive=int(settings.relay.keep_alive_s),
+        timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
+        **_PLAIN,
+    )
+    server = uvicorn.Server(config)
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+    _require_started(server)
+
+
+def _serve_with_workers(services: Services, running: AbstractAsyncContextManager[None], claim: socket.socket) -> None:
+    """Here is what keeps the books, and workers have the port."""
+    settings = services.settings
+    with private_path() as path, SharedPort(claim, settings.workers) as port:
+        config = uvicorn.Config(
+            create_app(services, running),
+            uds=path,
+            http="httptools",
+            date_header=False,  # the worker's answer has one
+            timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
+            **_PLAIN,
+        )
+        server = ControlServer(config, services.crew, port)
+        with suppress(KeyboardInterrupt):
+            server.run()
+        if server.failure is not None:
+            raise server.failure
+        _require_started(server)
+
+
+def _require_started(server: uvicorn.Server) -> None:
+    if not server.started:
+        raise SettingsInvalid("The gateway could not start; its log says why.")
 
 
 @contextmanager

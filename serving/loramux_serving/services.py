@@ -19,9 +19,11 @@ from loramux_serving.engine.fleet import Fleet
 from loramux_serving.relay.handler import Relay
 from loramux_serving.settings import Settings
 from loramux_serving.telemetry.metrics import Metrics
+from loramux_serving.telemetry.record_batch import RecordBatch
 from loramux_serving.telemetry.request_log import RequestLog
 from loramux_serving.telemetry.usage import UsageLedger
 from loramux_serving.uploads import UploadDesk
+from loramux_serving.workers.crew import Crew
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +46,6 @@ class Services:
     metrics: Metrics
     usage: UsageLedger
     request_log: RequestLog
+    records: RecordBatch
     canaries: CanaryWatch
+    crew: Crew

@@ -269,6 +269,9 @@ class Settings(BaseSettings):
     """An admin key given from outside. None: one is made on first start and kept in `home`/admin.key, mode 0600."""
     allow_anonymous: bool = False
     """Serve inference without a key; the admin interface still needs one."""
+    workers: int = Field(1, ge=1, le=64)
+    """Processes that carry requests, at most one for each core that engines leave free. 1: the gateway is one process.
+    More: one more process decides for all of them, so limits and changes hold as with one."""
     shutdown_timeout_s: float = Field(30.0, ge=0)
     """Longest time for requests under way when the gateway is told to stop."""
     engine: EngineSettings = EngineSettings()

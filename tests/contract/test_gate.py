@@ -1,6 +1,7 @@
 """What every `relay.ports.Gate` does: the one where the books are, and a worker's, with a channel between."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -316,6 +317,64 @@ async def test_an_answer_that_broke_off_has_its_engine_looked_at(scene: Scene) -
     told.interrupted(200, "engine_failed")
     passage.leave()
     await until(lambda: scene.fleet.replicas[0].suspected == 1)
+
+
+# --- all of it ---
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_nothing_is_held_whatever_callers_do(scene: Scene, seed: int) -> None:
+    """Callers that come, leave at any moment and try again, while places open and close and versions go cold."""
+    chance = random.Random(seed)
+    told: list[Story] = []
+
+    async def caller() -> None:
+        mine = story()
+        told.append(mine)
+        passage = None
+        try:
+            passage = await enter(scene, mine, chance.choice(["shop", "base", "x"]))
+            for _ in range(chance.randrange(3)):
+                await asyncio.sleep(0)
+                if chance.random() < 0.3:
+                    await passage.again(EngineFailed("It closed."))
+            mine.answered(200)
+        except LoramuxError as error:
+            mine.failed(error)
+        except asyncio.CancelledError:
+            mine.cancelled()
+            raise
+        finally:
+            scene.gate.tell(mine) if passage is None else passage.leave()
+
+    tasks: list[asyncio.Task[None]] = []
+    for _ in range(300):
+        tasks.append(asyncio.create_task(caller()))
+        if chance.random() < 0.4:
+            chance.choice(tasks).cancel()
+        match chance.randrange(8):
+            case 0:
+                scene.admission.gate.clear()
+            case 1 | 2:
+                scene.admission.gate.set()
+            case 3:
+                scene.leases.cold.add(SHOP.engine_name)
+            case 4:
+                scene.leases.may_stage.clear()
+            case 5:
+                scene.leases.may_stage.set()
+        for _ in range(chance.randrange(4)):
+            await asyncio.sleep(0)
+    scene.admission.gate.set()
+    scene.leases.may_stage.set()
+    async with asyncio.timeout(20):
+        await asyncio.gather(*tasks, return_exceptions=True)
+    # A task that is cancelled before its first step tells nothing, and never came.
+    await until(lambda: len(scene.recorder.records) == len(told))
+    assert scene.idle()
+    outcomes = [record.outcome for record in scene.recorder.records]
+    assert sorted(outcomes) == sorted(each.outcome for each in told)
+    assert len(set(outcomes)) > 2
 
 
 # --- what only a channel has ---

@@ -15,6 +15,7 @@ from loramux_serving.relay.local_gate import LocalGate
 from loramux_serving.relay.ports import Principal
 from loramux_serving.relay.protocol import relay_protocol
 from loramux_serving.relay.record import RequestRecord
+from loramux_serving.relay.story import Story
 from loramux_serving.settings import RelaySettings
 
 KEY = "Bearer good"
@@ -152,11 +153,11 @@ class FakeLeases:
     def lease_now(self, target: Target, replica_id: str, end_request: Callable[[], object]) -> "FakeLease | None":
         if target.engine_name in self.cold:
             return None
-        self.taken.append((target.engine_name, replica_id))
+        lease = self.lease(target, replica_id, end_request)
         if self.error is not None:
             raise self.error
         self.held += 1
-        return FakeLease(self)
+        return lease
 
     def staged(self, target: Target, replica_id: str) -> bool:
         return target.engine_name not in self.cold
@@ -194,6 +195,9 @@ class FakeRecorder:
 
     def record(self, record: RequestRecord) -> None:
         self.records.append(record)
+
+    def tell(self, story: Story) -> None:
+        self.record(story.record())
 
 
 @dataclass

@@ -18,7 +18,7 @@ from loramux_bench.overhead.engine.answers import stamp, stamps
 from loramux_bench.overhead.engine.ticks import rounded
 from loramux_bench.overhead.generator.book import Book
 from loramux_bench.overhead.generator.job import Job, Report, Spread
-from loramux_bench.overhead.limits import THE_LIMIT, limits
+from loramux_bench.overhead.limits import THE_LIMIT, limited, limits
 from loramux_bench.overhead.part import at_least, at_most
 from loramux_bench.overhead.peers import STARTS
 from loramux_bench.overhead.rounds import Taken
@@ -161,6 +161,18 @@ class TestLimits:
     def test_sides_that_do_not_wait_quietly(self) -> None:
         used = Usage(side=0.9, engine=0.1, generator=0.1, others=0.2, memory_bytes=0)
         assert limits(500, 1000, used) == ["the sides that waited took 20% of a core"]
+
+    def test_a_core_that_others_used(self) -> None:
+        used = Usage(side=0.6, engine=0.1, generator=0.1, others=0.0, foreign=0.3, memory_bytes=0)
+        assert limits(500, 1000, used) == ["something else took 30% of the tested core"]
+
+    def test_each_reason_is_told_once(self) -> None:
+        found = [taken("direct", number, shot(1000)) for number in range(2)]
+        for number, share in enumerate((0.2, 0.3)):
+            used = Usage(side=0.6, engine=0.1, generator=0.1, others=0.0, foreign=share, memory_bytes=0)
+            found.append(taken("loramux", number, shot(500), used))
+        assert limited(found, "loramux", lambda one: one.rps) == ("something else took 30% of the tested core",)
+        assert limited(found, "direct", lambda one: one.rps) == ()
 
 
 class TestStreams:

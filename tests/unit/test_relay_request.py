@@ -238,7 +238,7 @@ def test_headers_for_the_caller() -> None:
         (b"x-request-id", b"theirs"),
         (b"x-loramux-replica", b"forged"),
     ]
-    assert caller_headers(engine, [(b"x-request-id", b"ours")]) == [(b"content-type", b"a"), (b"x-request-id", b"ours")]
+    assert caller_headers(engine, b"x-request-id: ours\r\n") == b"content-type: a\r\nx-request-id: ours\r\n"
 
 
 @pytest.mark.parametrize(("value", "fit"), [(b"a.B_9-", True), (b"x" * 128, True), (b"x" * 129, False), (b"", False)])

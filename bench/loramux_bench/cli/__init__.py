@@ -2,7 +2,7 @@
 
 import typer
 
-from loramux_bench.cli import compare, cost, gate, run, scale, scenarios, slots, stall, tiers, token, trust
+from loramux_bench.cli import compare, cost, gate, overhead, run, scale, scenarios, slots, stall, tiers, token, trust
 from loramux_bench.cli.root import BenchGroup
 
 app = typer.Typer(
@@ -24,3 +24,4 @@ app.command("scale")(scale.scale)
 app.command("slots")(slots.slots)
 app.command("stall")(stall.stall)
 app.command("tiers")(tiers.tiers)
+app.command("overhead")(overhead.overhead)

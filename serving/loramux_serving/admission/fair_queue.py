@@ -36,7 +36,7 @@ class FairQueue(Generic[T]):
         self._max_per_adapter = max_per_adapter
         self._wanted = wanted
         self._slots = Slots(slot_turn_s)
-        self._running: Counter[str] = Counter()
+        self._running: dict[str, int] = {}
         self._waiting: Counter[str] = Counter()
         """Both by adapter, without zeros."""
         self._total = 0
@@ -73,7 +73,7 @@ class FairQueue(Generic[T]):
         return self._slots.waits(slot)
 
     def running_of(self, adapter: str) -> int:
-        return self._running[adapter]
+        return self._running.get(adapter, 0)
 
     def queued_of(self, adapter: str) -> int:
         return self._waiting[adapter]
@@ -135,7 +135,8 @@ class FairQueue(Generic[T]):
             if not self._turns or self._total >= limit:
                 return None
             _, line = self._turns.popitem(last=False)
-            if self._running[line.adapter] >= self._max_per_adapter:
+            running = self._running.get(line.adapter, 0)
+            if running >= self._max_per_adapter:
                 self._offer(line)
                 continue
             item = self._pop_wanted(line)
@@ -143,7 +144,7 @@ class FairQueue(Generic[T]):
                 self._emptied(line)
                 continue
             line.running += 1
-            self._running[line.adapter] += 1
+            self._running[line.adapter] = running + 1
             self._total += 1
             if line.slot is not None:
                 self._slots.began(line.slot, now)

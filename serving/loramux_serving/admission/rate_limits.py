@@ -23,6 +23,12 @@ class RateLimits:
 
     def __init__(self, settings: AdmissionSettings) -> None:
         self._settings = settings
+        self._by_default = bool(
+            settings.key_requests_per_minute
+            or settings.key_tokens_per_minute
+            or settings.adapter_requests_per_minute
+            or settings.adapter_tokens_per_minute
+        )
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
         self._sweep_at = _SWEEP_FLOOR
 
@@ -32,6 +38,8 @@ class RateLimits:
     def check(self, principal: Principal, adapter: str, now: float) -> None:
         """Raises `RateLimited` where a limit is reached; `retry_after_s` is when all of them will allow a request,
         if no other comes in between. Takes nothing."""
+        if not self._limited(principal):
+            return
         longest_s, reached = 0.0, None
         # A request needs one of the requests, and of the tokens only that there is no debt.
         for units, limits in ((1, self._requests(principal, adapter)), (0, self._tokens(principal, adapter))):
@@ -51,14 +59,20 @@ class RateLimits:
 
     def take(self, principal: Principal, adapter: str, now: float) -> None:
         """Count one request."""
+        if not self._limited(principal):
+            return
         for limit in self._requests(principal, adapter):
             self._bucket(limit, now).take(1, now)
 
     def spend(self, principal: Principal, adapter: str, tokens: int, now: float) -> None:
         """Count the tokens of one request, which may overdraw."""
-        if tokens > 0:
+        if tokens > 0 and self._limited(principal):
             for limit in self._tokens(principal, adapter):
                 self._bucket(limit, now).take(tokens, now)
+
+    def _limited(self, principal: Principal) -> bool:
+        """False: there is nothing to look at."""
+        return self._by_default or bool(principal.requests_per_minute or principal.tokens_per_minute)
 
     def _requests(self, principal: Principal, adapter: str) -> Iterator[Limit]:
         own = principal.requests_per_minute

@@ -12,6 +12,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 for any free one.")] = None,
     model: Annotated[str | None, typer.Option(help="Base model: a directory or a hub id. Default: embedded.")] = None,
     engine_urls: Annotated[str | None, typer.Option(help="vLLM servers that run already, comma-separated.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that carry requests; see docs/operations.md.")] = None,
     demo: Annotated[Path | None, typer.Option(help="Directory of demo adapters to register at the start.")] = None,
 ) -> None:
     """Start the gateway and its engines. Ctrl-C ends them all.
@@ -26,6 +27,7 @@ def serve(
         config,
         host=host,
         port=port,
+        workers=workers,
         engine={"model": model, "urls": engine_urls},
     )
     run(settings, demo)

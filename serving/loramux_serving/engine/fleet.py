@@ -1,7 +1,6 @@
 """The replicas of one base."""
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from loramux_adapters.errors import EngineUnavailable, ReplicaNotFound
@@ -27,7 +26,7 @@ class Fleet:
         self._members = tuple(replicas)
         self._tiers = tiers
         self._slots = slots
-        self._adapters: dict[str, Counter[str]] = {replica.id: Counter() for replica in replicas}
+        self._adapters: dict[str, dict[str, int]] = {replica.id: {} for replica in replicas}
         """By replica, how many requests are under way of each engine name."""
         self._turn = 0
 
@@ -47,15 +46,18 @@ class Fleet:
         """See `relay.ports.Fleet`."""
         self._replicas[replica_id].outstanding += 1
         if not target.is_base:
-            self._adapters[replica_id][target.engine_name] += 1
+            adapters = self._adapters[replica_id]
+            adapters[target.engine_name] = adapters.get(target.engine_name, 0) + 1
 
     def end(self, target: Target, replica_id: str) -> None:
         """See `relay.ports.Fleet`."""
         self._replicas[replica_id].outstanding -= 1
         if not target.is_base:
             adapters = self._adapters[replica_id]
-            adapters[target.engine_name] -= 1
-            if not adapters[target.engine_name]:
+            left = adapters[target.engine_name] - 1
+            if left:
+                adapters[target.engine_name] = left
+            else:
                 del adapters[target.engine_name]
 
     def slots(self) -> int:

@@ -127,6 +127,7 @@ class Supervisor:
                     self._on_lost(self.replica.id)
                 served = self.replica.state is not ReplicaState.STARTING
                 if outcome is Health.GONE:
+                    self.replica.become(ReplicaState.FAILED, "The engine does not answer any more.")
                     # Its process is about to end, and its last words say more than a refused connection.
                     outcome = await _within(1.0, running.ended()) or outcome
                 if isinstance(outcome, Health):

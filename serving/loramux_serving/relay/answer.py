@@ -4,7 +4,6 @@ from loramux_adapters.errors import AdapterLost, EngineError, EngineFailed
 from loramux_serving.http_errors import openai_body
 from loramux_serving.relay.engine_connection import EngineConnection, Stage
 from loramux_serving.relay.exchange import Exchange
-from loramux_serving.relay.framing import Headers
 from loramux_serving.relay.headers import first
 from loramux_serving.relay.renaming import IncrementalRenaming, Renaming
 from loramux_serving.relay.story import Story
@@ -23,7 +22,7 @@ def is_stream(reply: EngineConnection) -> bool:
 
 
 async def pass_stream(
-    reply: EngineConnection, exchange: Exchange, headers: Headers, scanner: FrameScanner, story: Story
+    reply: EngineConnection, exchange: Exchange, headers: bytes, scanner: FrameScanner, story: Story
 ) -> None:
     """Pass a stream on as it comes. The head waits for the first bytes of the body: until then nothing was sent, and
     the request can be tried elsewhere; an engine that fails so early raises `EngineFailed` or `EngineTimeout`. One
@@ -57,7 +56,7 @@ async def pass_stream(
 async def pass_document(
     reply: EngineConnection,
     exchange: Exchange,
-    headers: Headers,
+    headers: bytes,
     renaming: Renaming,
     story: Story,
     *,
@@ -83,22 +82,25 @@ async def pass_document(
 
 
 class _Document:
-    def __init__(self, reply: EngineConnection, exchange: Exchange, headers: Headers, renaming: Renaming) -> None:
+    __slots__ = ("_exchange", "_headers", "_held_bytes", "_incremental", "_pieces", "_renaming", "_reply")
+
+    def __init__(self, reply: EngineConnection, exchange: Exchange, headers: bytes, renaming: Renaming) -> None:
         self._reply = reply
         self._exchange = exchange
         self._headers = headers
         self._renaming = renaming
-        self._incremental = IncrementalRenaming(renaming)
+        self._incremental: IncrementalRenaming | None = None
         self._pieces: list[bytes] = []
         self._held_bytes = 0
 
     def take(self, data: bytes) -> None:
-        if self._exchange.response_started:
+        if self._incremental is not None:
             self._exchange.write(self._incremental.feed(data))
             return
         self._pieces.append(data)
         self._held_bytes += len(data)
         if self._held_bytes > MAX_DOCUMENT_BYTES:
+            self._incremental = IncrementalRenaming(self._renaming)
             self._exchange.start(self._reply.status, self._headers)
             self._exchange.draw_from(self._reply)
             self._exchange.write(self._incremental.feed(b"".join(self._pieces)))
@@ -116,10 +118,10 @@ class _Document:
             raise AdapterLost("The engine does not hold the adapter any more.")
 
     def finish(self, story: Story) -> None:
-        if self._exchange.response_started:
+        if self._incremental is not None:
             self._exchange.write(self._incremental.finish())
             return
-        body = b"".join(self._pieces)
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         if self._reply.status >= 400:
             body = self._renaming.apply_anywhere(body)
         else:

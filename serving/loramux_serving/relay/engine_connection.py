@@ -93,6 +93,9 @@ class EngineConnection(asyncio.Protocol):
         self._disarm()
         self._sink = None
         self._busy = False
+        if self._paused:  # its reader was slow to the end, and will not say when it goes on
+            self._paused = False
+            self._update_reading()
         return self._reusable and self._stage is Stage.COMPLETE and self._error is None and self.alive
 
     def abort(self) -> None:

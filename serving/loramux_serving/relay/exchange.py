@@ -1,7 +1,7 @@
 """The caller's side of one inference request: its body as it comes, its answer as it goes."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import msgspec
@@ -12,6 +12,7 @@ from loramux_adapters.errors import LoramuxError
 from loramux_serving.http_errors import openai_body
 from loramux_serving.relay.eager import Cancellable
 from loramux_serving.relay.framing import Framing, Headers
+from loramux_serving.relay.headers import lines
 from loramux_serving.relay.refusal import Refusal, body_too_large
 
 _log = structlog.get_logger(__name__)
@@ -174,26 +175,26 @@ class Exchange:
         pieces, self._pieces = self._pieces, []
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def start(self, status: int, headers: Iterable[tuple[bytes, bytes]], length: int | None = None) -> None:
+    def start(self, status: int, headers: bytes, length: int | None = None) -> None:
         """The answer's head; it is written with the first bytes of the body. Without `length` the body is chunked, or
-        for HTTP/1.0 ends with the connection. `headers` has neither framing nor `Connection`."""
+        for HTTP/1.0 ends with the connection. `headers` are lines, without framing and `Connection`."""
         self.response_started = True
-        lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in headers]]
+        head = [STATUS_LINE[status], headers]
         if status in (204, 304):
             pass  # neither has a body, and a length would be another answer's (RFC 9110, section 8.6)
         elif length is not None:
-            lines.append(b"content-length: %d\r\n" % length)
+            head.append(b"content-length: %d\r\n" % length)
         elif self.head.http_10:
             self.keep_alive = False
         else:
             self._chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
+            head.append(b"transfer-encoding: chunked\r\n")
         if not self.body_complete:
             self.keep_alive = False
         if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
-        self._pending = b"".join(lines)
+            head.append(b"connection: close\r\n")
+        head.append(b"\r\n")
+        self._pending = b"".join(head)
 
     def write(self, data: bytes) -> None:
         if not data or self.disconnected:
@@ -217,9 +218,9 @@ class Exchange:
         self.response_complete = True
         self._connection.exchange_ended(self)
 
-    def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer of the gateway's own."""
-        self.start(status, [*self._connection.default_headers, *headers], len(body))
+        self.start(status, lines([*self._connection.default_headers, *headers]), len(body))
         self.write(body)
         self.end()
 

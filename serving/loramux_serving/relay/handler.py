@@ -98,7 +98,8 @@ class Relay:
         body = rewrite(request, target.engine_name)
         head = engine_head(request.endpoint, pool.host, story.request_id, len(body), exchange.head.headers)
         async with pool.exchange(head, body) as reply:
-            headers = caller_headers(reply.headers, _place_headers(story, target))
+            own = b"x-request-id: %b\r\n%b" % (story.request_id.encode("ascii"), _place(target, story.replica or ""))
+            headers = caller_headers(reply.headers, own)
             renaming = self._renaming(target.engine_name, request.model)
             if is_stream(reply):
                 scanner = FrameScanner(renaming, drop_usage=request.injects_usage)
@@ -108,16 +109,11 @@ class Relay:
                 await pass_document(reply, exchange, headers, renaming, story, missing=missing)
 
 
-def _place_headers(story: Story, target: Target) -> list[tuple[bytes, bytes]]:
-    """Who answered."""
-    headers = [
-        (REQUEST_ID, story.request_id.encode("ascii")),
-        (b"x-loramux-adapter", target.adapter.encode()),
-        (b"x-loramux-replica", (story.replica or "").encode()),
-    ]
-    if target.version is not None:
-        headers.append((b"x-loramux-version", b"%d" % target.version))
-    return headers
+@lru_cache(_KEPT_NAMES)
+def _place(target: Target, replica: str) -> bytes:
+    """Lines that say who answered."""
+    told = b"x-loramux-adapter: %b\r\nx-loramux-replica: %b\r\n" % (target.adapter.encode(), replica.encode())
+    return told if target.version is None else told + b"x-loramux-version: %d\r\n" % target.version
 
 
 def _answer(exchange: Exchange, story: Story, headers: Headers, body: bytes) -> None:

@@ -1,7 +1,6 @@
 """Which headers pass the relay, both ways. Pure."""
 
 import re
-from collections.abc import Iterable
 
 from loramux_serving.relay.framing import Headers
 from loramux_serving.relay.refusal import malformed
@@ -42,7 +41,8 @@ _NOT_FOR_CALLER = HOP_BY_HOP | {
     b"x-loramux-version",
 }
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""But for CR and LF, which are counted."""
 
 
 def first(headers: Headers, name: bytes) -> str | None:
@@ -64,28 +64,39 @@ def valid_request_id(headers: Headers) -> str | None:
 def engine_head(path: str, host: bytes, request_id: str, body_bytes: int, headers: Headers) -> bytes:
     """The head of the request to the engine: the caller's headers without those that concern only its connection or
     are its secrets; framing and host are set anew. Raises `Refusal` for a value with a control character."""
-    dropped = _with_named(_NOT_FOR_ENGINE, headers)
-    kept = [header for header in headers if header[0] not in dropped]
-    if _CONTROL.search(b"".join([value for _, value in kept])):
+    kept = _kept(headers, _NOT_FOR_ENGINE)
+    told = b"".join(kept)
+    if _CONTROL.search(told) or told.count(b"\n") != len(kept) or told.count(b"\r") != len(kept):
         raise malformed("A header has a control character.")
     return b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n" % (
         path.encode("ascii"),
         host,
         body_bytes,
         request_id.encode("ascii"),
-        b"".join([b"%b: %b\r\n" % header for header in kept]),
+        told,
     )
 
 
-def caller_headers(engine: Headers, own: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers of the answer: the engine's without framing and connection, then the gateway's own."""
-    dropped = _with_named(_NOT_FOR_CALLER, engine)
-    return [header for header in engine if header[0] not in dropped] + list(own)
+def caller_headers(engine: Headers, own: bytes) -> bytes:
+    """The lines of the answer's head: the engine's without framing and connection, then the gateway's own."""
+    return b"".join(_kept(engine, _NOT_FOR_CALLER)) + own
 
 
-def _with_named(dropped: frozenset[bytes], headers: Headers) -> frozenset[bytes]:
-    """`dropped` and the names that `Connection` lists."""
-    for name, value in headers:
-        if name == b"connection":
-            dropped |= {token.strip().lower() for token in value.split(b",")}
-    return dropped
+def lines(headers: Headers) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+def _kept(headers: Headers, dropped: frozenset[bytes]) -> list[bytes]:
+    """The lines of those that are not `dropped`, nor named by `Connection`."""
+    kept = []
+    for header in headers:
+        name = header[0]
+        if name not in dropped:
+            kept.append(b"%b: %b\r\n" % header)
+        elif name == b"connection" and not (named := _named(header[1])) <= dropped:
+            return _kept(headers, dropped | named)
+    return kept
+
+
+def _named(value: bytes) -> frozenset[bytes]:
+    return frozenset([token.strip().lower() for token in value.split(b",")])

@@ -16,8 +16,8 @@ from loramux_serving.relay.ports import (
     Leases,
     Names,
     Principal,
-    Recorder,
     Replica,
+    Teller,
 )
 from loramux_serving.relay.story import Story
 
@@ -32,7 +32,7 @@ class LocalGate:
         admission: Admission,
         fleet: Fleet,
         leases: Leases,
-        recorder: Recorder,
+        teller: Teller,
         *,
         retries: int,
     ) -> None:
@@ -43,7 +43,7 @@ class LocalGate:
         self.leases = leases
         self.retries = retries
         self._admission = admission
-        self._recorder = recorder
+        self.tell = teller.tell
 
     async def check(self, authorization: str | None, story: Story) -> None:
         story.key_id = self.authenticator.authenticate(authorization).key_id
@@ -62,14 +62,12 @@ class LocalGate:
         story.queue_s = place.waited_s
         passage = LocalPassage(self, principal, model, sticky, story, place, end_request)
         try:
-            await passage.find()
+            if not passage.hold_now():
+                await passage.find()
         except BaseException:
             passage.give_back()
             raise
         return passage
-
-    def tell(self, story: Story) -> None:
-        self._recorder.record(story.record())
 
     def _foresee(self, target: Target) -> None:
         """The request waits: let its adapter be loaded meanwhile."""
@@ -121,6 +119,21 @@ class LocalPassage:
         self._replica: Replica | None = None
         self._target: Target | None = None
         self.url = ""
+
+    def hold_now(self) -> bool:
+        """Hold the target on a replica, where nothing has to be waited for, nor was. Raises `EngineUnavailable`."""
+        if self._place.waited_s > 0:
+            return False
+        story, gate = self._story, self._gate
+        target = story.target
+        assert target is not None, "it was resolved"
+        replica = gate.fleet.pick(target, self._tried)
+        lease = gate.leases.lease_now(target, replica.id, self._end_request)
+        if lease is None:
+            return False
+        story.replica = replica.id
+        self._holds(lease, replica, target)
+        return True
 
     async def find(self) -> None:
         """Hold the target on a replica. Raises `LoramuxError`."""
@@ -178,10 +191,12 @@ class LocalPassage:
             story.target = target = self._resolve()
             lease = gate.leases.lease(target, replica.id, self._end_request)
             await lease.begin()
-        self._lease = lease
-        self._target = target
+        self._holds(lease, replica, target)
+
+    def _holds(self, lease: Lease, replica: Replica, target: Target) -> None:
+        self._lease, self._replica, self._target = lease, replica, target
         self.url = replica.url
-        gate.fleet.begin(target, replica.id)
+        self._gate.fleet.begin(target, replica.id)
 
     def _let_go(self) -> None:
         lease, self._lease = self._lease, None

@@ -190,6 +190,12 @@ class Leases(Protocol):
         ...
 
 
+class Teller(Protocol):
+    def tell(self, story: Story) -> None:
+        """A request has ended, as its story says. Does not block or raise."""
+        ...
+
+
 class Recorder(Protocol):
     def record(self, record: RequestRecord) -> None:
         """Count a finished request: metrics, limits by use, last used. Must not block or raise."""

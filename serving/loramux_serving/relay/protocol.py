@@ -47,7 +47,6 @@ class RelayProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._limits = self.relay.settings
-        self.timeout_keep_alive = self._limits.keep_alive_s  # type: ignore[assignment]
         self._awaits = Awaits.HEAD
         self._head_bytes = 0
         self._beside_bytes = 0
@@ -56,6 +55,8 @@ class RelayProtocol(HttpToolsProtocol):
         self._deadline = Deadline(self.loop, self._limits, excused=self._excused, overdue=self._overdue)
         self._stall_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_since = 0.0
         self._refusal: Refusal | None = None
         self._discarded_bytes: int | None = None
         self._resuming = False
@@ -73,7 +74,7 @@ class RelayProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._deadline.stop()
-        for timer in (self._stall_timer, self._linger_timer):
+        for timer in (self._stall_timer, self._linger_timer, self._idle_timer):
             if timer is not None:
                 timer.cancel()
         self.pipeline.clear()
@@ -99,7 +100,6 @@ class RelayProtocol(HttpToolsProtocol):
             return
         if self._refusal is not None:
             return
-        self._unset_keepalive_if_required()
         self._beside_bytes += len(data)
         try:
             self.parser.feed_data(data)
@@ -283,9 +283,36 @@ class RelayProtocol(HttpToolsProtocol):
             self.pipeline.clear()
             self.server_state.total_requests += 1
             return
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if waiting:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        else:
+            self._rest()
         if self._refusal is not None and not waiting and not self.transport.is_closing():
             self._answer(self._refusal)
+
+    def _rest(self) -> None:
+        """Nothing is to be answered. One timer for all times that this is so: uvicorn's own are two calls for each
+        request."""
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self._limits.keep_alive_s, self._on_idle)
+
+    def _on_idle(self) -> None:
+        self._idle_timer = None
+        if self.transport.is_closing() or self._awaits is not Awaits.HEAD or self._busy():
+            return  # a request has come; its answer's end begins a new time
+        left_s = self._idle_since + self._limits.keep_alive_s - self.loop.time()
+        if left_s > 0:
+            self._idle_timer = self.loop.call_later(left_s, self._on_idle)
+        elif self.transport.get_write_buffer_size():
+            self.transport.abort()  # it has not read its last answer: a close would wait for that
+        else:
+            self.transport.close()
 
     def _refuse(self, refusal: Refusal) -> None:
         """Take nothing more of what the caller sends; answer when it is this request's turn, and close."""
@@ -312,7 +339,6 @@ class RelayProtocol(HttpToolsProtocol):
             self._answer(refusal)
 
     def _answer(self, refusal: Refusal) -> None:
-        self._unset_keepalive_if_required()
         _log.info("request refused", status=refusal.status, error_code=refusal.code, reason=refusal.message)
         body = refusal.body()
         headers = b"".join([b"%b: %b\r\n" % header for header in self.default_headers])
@@ -327,7 +353,6 @@ class RelayProtocol(HttpToolsProtocol):
         self._discarded_bytes = 0
         if self.transport.is_closing():
             return
-        self._unset_keepalive_if_required()
         self._deadline.stop()
         if not self.transport.can_write_eof():
             self.transport.close()
@@ -352,14 +377,8 @@ class RelayProtocol(HttpToolsProtocol):
             return
         if refusal is not None:
             self._refuse(refusal)
-        elif self.timeout_keep_alive_task is None:
+        elif self._idle_timer is None:
             self.transport.close()
-
-    def timeout_keep_alive_handler(self) -> None:
-        if not self.transport.is_closing() and self.transport.get_write_buffer_size():
-            self.transport.abort()  # it has not read its last answer: a close would wait for that
-        else:
-            super().timeout_keep_alive_handler()
 
     def pause_writing(self) -> None:
         super().pause_writing()

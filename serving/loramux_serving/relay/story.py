@@ -31,6 +31,7 @@ class Story(msgspec.Struct):
     ttft_s: float | None = None
     usage: Usage | None = None
     error_code: str | None = "internal_error"
+    ended_at: float | None = None
 
     def token_seen(self) -> None:
         self.ttft_s = perf_counter() - self.started_at
@@ -63,8 +64,13 @@ class Story(msgspec.Struct):
     def tokens(self) -> int:
         return self.usage.prompt + self.usage.completion if self.usage else 0
 
+    def end(self) -> None:
+        """Nothing more will be noted."""
+        self.ended_at = perf_counter()
+
     def record(self) -> RequestRecord:
-        """As of now. Times are whole microseconds."""
+        """Of a story that has ended, else as of now. Times are whole microseconds."""
+        ended_at = perf_counter() if self.ended_at is None else self.ended_at
         target, usage, queue_s, ttft_s = self.target, self.usage, self.queue_s, self.ttft_s
         return RequestRecord(
             request_id=self.request_id,
@@ -76,7 +82,7 @@ class Story(msgspec.Struct):
             status=self.status,
             outcome=self.outcome,
             streamed=self.streamed,
-            duration_s=round(perf_counter() - self.started_at, 6),
+            duration_s=round(ended_at - self.started_at, 6),
             queue_s=round(queue_s, 6) if queue_s else queue_s,
             ttft_s=None if ttft_s is None else round(ttft_s, 6),
             prompt_tokens=usage.prompt if usage else 0,

@@ -46,7 +46,8 @@ class EnginePool:
         self._tls = ssl.create_default_context() if secure else None
         self._settings = settings
         self._loop = asyncio.get_running_loop()  # asked once: it takes a system call
-        self._places = asyncio.Semaphore(settings.upstream_connections)
+        self._free = settings.upstream_connections
+        self._line: deque[asyncio.Future[None]] = deque()
         self._idle: deque[EngineConnection] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -66,7 +67,10 @@ class EnginePool:
 
     async def acquire(self, head: bytes, body: bytes) -> EngineConnection:
         """For `EngineExchange`: a connection with the head of the answer. `give_back` ends it."""
-        await self._places.acquire()
+        if self._free > 0:
+            self._free -= 1
+        else:
+            await self._place()
         connection: EngineConnection | None = None
         entered = False
         try:
@@ -80,7 +84,7 @@ class EnginePool:
                 entered = True
         finally:
             if not entered:
-                self._places.release()
+                self._release()
                 if connection is not None:
                     connection.abort()
         assert connection is not None
@@ -98,7 +102,7 @@ class EnginePool:
         return True
 
     def give_back(self, connection: EngineConnection, *, whole: bool) -> None:
-        self._places.release()
+        self._release()
         if not connection.release() or not whole:
             connection.abort()
             return
@@ -106,6 +110,25 @@ class EnginePool:
         self._idle.append(connection)
         if self._sweeper is None:
             self._sweep_later()
+
+    async def _place(self) -> None:
+        """Wait for one that somebody gives back."""
+        mine: asyncio.Future[None] = self._loop.create_future()
+        self._line.append(mine)
+        try:
+            await mine
+        except asyncio.CancelledError:
+            if mine.done() and not mine.cancelled():
+                self._release()  # it came in the very tick in which the wait was cancelled
+            raise
+
+    def _release(self) -> None:
+        while self._line:
+            following = self._line.popleft()
+            if not following.done():
+                following.set_result(None)
+                return
+        self._free += 1
 
     def close(self) -> None:
         if self._sweeper is not None:

@@ -19,6 +19,7 @@ class Catalog:
             for below in (Tier.DISK, Tier.REMOTE)
         }
         """What versions share that are in no engine, and most are."""
+        services.records.flush()
         self._load = services.admission.snapshot().adapters
         self._state = services.registry.snapshot.state
         self._versions: dict[str, list[Version]] = {}

@@ -1,0 +1,1 @@
+"""What a gateway costs: loramux beside other gateways, all before the same engine that answers at once."""
