@@ -92,8 +92,8 @@ class EagerTask:
         "_cancelled",
         "_context",
         "_coroutine",
+        "_in_task",
         "_loop",
-        "_message",
         "_on_done",
         "_running",
         "_task",
@@ -114,21 +114,24 @@ class EagerTask:
         self._task: asyncio.Task[None] | None = None
         self._waits_for: Signal | None = None
         self._running = False
-        self._cancelled = False
-        self._message: Any = None
+        self._in_task = False
+        """Its task has made its first step."""
+        self._cancelled: asyncio.CancelledError | None = None
+        """Not yet raised where it waits."""
 
     def start(self) -> None:
         self._step(None)
 
     def cancel(self, msg: Any = None) -> bool:
         """As `asyncio.Task.cancel`: what the coroutine waits for raises `CancelledError` there."""
-        if self._task is not None:
+        error = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
+        if self._in_task and self._task is not None:
             return self._task.cancel(msg)
-        if self._running:
-            self._cancelled, self._message = True, msg
+        if self._running or self._task is not None:
+            self._cancelled = error  # a task that is cancelled before its first step makes none
         elif self._waits_for is not None:
             self._waits_for = None
-            self._step(asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
+            self._step(error)
         return True
 
     def _resume(self) -> None:
@@ -151,29 +154,34 @@ class EagerTask:
             raise
         finally:
             self._running = False
-        if type(waits_for) is Signal and not self._cancelled:
+        if self._cancelled is not None:
+            cancelled, self._cancelled = self._cancelled, None
+            self._step(cancelled)
+        elif type(waits_for) is Signal:
             self._waits_for = waits_for
             waits_for.resumes(self._resume)
-            return
-        task = self._task = self._loop.create_task(_rest(self._coroutine, waits_for), context=self._context)
-        task.add_done_callback(lambda _: self._on_done(self))
-        if self._cancelled:
-            task.cancel(self._message)
-
-
-@coroutine
-def _rest(work: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
-    """What is left of a coroutine that waits for `waits_for`, for a task to run."""
-    step: Callable[[Any], Any]
-    while True:
-        argument: Any
-        try:
-            argument = yield waits_for
-        except BaseException as error:
-            step, argument = work.throw, error
         else:
-            step = work.send
-        try:
-            waits_for = step(argument)
-        except StopIteration:
-            return
+            self._task = self._loop.create_task(self._rest(waits_for), context=self._context)
+            self._task.add_done_callback(lambda _: self._on_done(self))
+
+    @coroutine
+    def _rest(self, waits_for: Any) -> Generator[Any, Any, None]:
+        """What is left of the coroutine, which waits for `waits_for`, for a task to run."""
+        work = self._coroutine
+        step: Callable[[Any], Any] = work.send
+        argument: Any = None
+        self._in_task = True
+        while True:
+            try:
+                if self._cancelled is not None:
+                    cancelled, self._cancelled = self._cancelled, None
+                    raise cancelled
+                argument = yield waits_for
+            except BaseException as error:
+                step, argument = work.throw, error
+            else:
+                step = work.send
+            try:
+                waits_for = step(argument)
+            except StopIteration:
+                return
