@@ -36,9 +36,12 @@ class Demand:
     def count(self, name: str, now: float) -> None:
         """One request at `now`, in seconds that never go back."""
         this = now / self._half_life_s
-        before = self._scores.pop(name, None)
-        self._scores[name] = this if before is None else _log2_of_sum(before, this)
-        self._sweep(this)
+        scores = self._scores
+        before = scores.pop(name, None)
+        # As no request is of later than now, a sum exceeds this one's weight by at most the number of requests.
+        scores[name] = this if before is None else this + math.log2(1.0 + 2.0 ** (before - this))
+        if len(scores) > self._most or scores[next(iter(scores))] - this < _FLOOR_LOG2:
+            self._sweep(this)
 
     def inherit(self, name: str, others: Iterable[str]) -> None:
         """From now on `name` is in at least as high demand as each of the others."""
@@ -67,8 +70,3 @@ class Demand:
             if len(self._scores) <= self._most and self._scores[name] - this >= _FLOOR_LOG2:
                 return
             del self._scores[name]
-
-
-def _log2_of_sum(one: float, other: float) -> float:
-    high, low = max(one, other), min(one, other)
-    return high + math.log2(1.0 + 2.0 ** (low - high))

@@ -90,16 +90,16 @@ class AdapterManager:
 
     def lease_now(self, target: Target, replica_id: str, end_request: Callable[[], object]) -> AdapterLease | None:
         """`relay.ports.Leases`: a lease that has begun, where one is had at once."""
-        shelf = None
-        if not target.is_base:
-            name = target.engine_name
-            shelf = self._shelves.get(replica_id)
-            entry = None if shelf is None else shelf.holdings.get(name)
-            if shelf is None or entry is None or not self._moves.ready(shelf, entry):
-                return None
-            self._demand.count(name, self._clock.monotonic())
+        if target.version is None:
+            return AdapterLease(self._leases, None, target, self._moves.stage, end_request)
+        name = target.engine_name
+        shelf = self._shelves.get(replica_id)
+        entry = None if shelf is None else shelf.holdings.get(name)
+        if shelf is None or entry is None or not self._moves.ready(shelf, entry):
+            return None
+        self._demand.count(name, self._clock.monotonic())
         lease = AdapterLease(self._leases, shelf, target, self._moves.stage, end_request)
-        lease.begin_now()
+        self._leases.begin(lease, entry)
         return lease
 
     def staged(self, target: Target, replica_id: str) -> bool:

@@ -54,13 +54,16 @@ class Registry:
 
     def resolve(self, model: str, sticky: str | None = None, key_id: str | None = None) -> Target:
         """`relay.ports.Names`. Raises `ModelNotFound`."""
-        split = self.snapshot.names.get(model)
-        if split is not None and split.canary is not None:
-            caller = key_id if sticky is None and split.sticky is Sticky.KEY else sticky
-            # By the adapter's name, so that an alias gives the same side.
-            draw = random.random() if caller is None else sticky_draw(caller, split.live.adapter)
-            return split.pick(draw)
-        return self.snapshot.resolve(model, 1.0)
+        snapshot = self._snapshot or self.snapshot
+        split = snapshot.names.get(model)
+        if split is None:
+            return snapshot.resolve(model, 1.0)
+        if split.canary is None:
+            return split.live
+        caller = key_id if sticky is None and split.sticky is Sticky.KEY else sticky
+        # By the adapter's name, so that an alias gives the same side.
+        draw = random.random() if caller is None else sticky_draw(caller, split.live.adapter)
+        return split.pick(draw)
 
     def source_of(self, target: Target) -> str:
         """Where the target's version came from. Raises `VersionNotFound`."""

@@ -8,12 +8,12 @@ class Wakeup:
     checks, waits and checks again, and the one who changed the state need not await."""
 
     def __init__(self) -> None:
-        self._waiters: set[asyncio.Future[None]] = set()
+        self.waiters: set[asyncio.Future[None]] = set()
 
     async def wait(self, timeout_s: float) -> bool:
         """True when woken, False after `timeout_s`."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
+        self.waiters.add(waiter)
         try:
             async with asyncio.timeout(timeout_s):
                 await waiter
@@ -21,9 +21,9 @@ class Wakeup:
         except TimeoutError:
             return False
         finally:
-            self._waiters.discard(waiter)
+            self.waiters.discard(waiter)
 
     def wake(self) -> None:
-        for waiter in self._waiters:
+        for waiter in self.waiters:
             if not waiter.done():
                 waiter.set_result(None)

@@ -56,11 +56,15 @@ class FakeAdmitted:
     spent: int = 0
     stepped_aside: int = 0
     waited_s: float = 0.25
+    limited: bool = True
 
     def spend(self, tokens: int) -> None:
         self.spent += tokens
 
-    async def enter(self) -> None:
+    def enter_now(self) -> bool:
+        return False
+
+    async def wait(self) -> None:
         await self.admission.enter(self.soon)
         self.inside = True
 

@@ -26,7 +26,7 @@ async def test_nobody_waits_for_what_was_before() -> None:
 async def test_a_wait_ends_in_time(timeout_s: float) -> None:
     wakeup = Wakeup()
     assert not await wakeup.wait(timeout_s)
-    assert not wakeup._waiters
+    assert not wakeup.waiters
 
 
 async def test_a_waiter_that_is_cancelled_leaves_nothing() -> None:
@@ -37,7 +37,7 @@ async def test_a_waiter_that_is_cancelled_leaves_nothing() -> None:
     wakeup.wake()
     with pytest.raises(asyncio.CancelledError):
         await waiter
-    assert not wakeup._waiters
+    assert not wakeup.waiters
 
 
 async def test_one_who_is_woken_may_wait_again() -> None:

@@ -35,17 +35,13 @@ class AdapterLease:
         self.entry: Holding | None = None
         """On the books of the replica, while it is held."""
 
-    def begin_now(self) -> None:
-        """As `begin`, of what is staged: without a suspension."""
-        if self.shelf is not None:
-            self._book.begin(self, self.shelf)
-
     async def begin(self) -> None:
         """It counts from before the first suspension; returns when the target is staged. Where this raises, nothing is
         held. Raises `EngineError`, `StorageError`, `ArtifactError`, `QueueTimeout`."""
         if self.shelf is None:
             return
-        entry = self._book.begin(self, self.shelf)
+        entry = self.shelf.holding(self.target, self._book.now())
+        self._book.begin(self, entry)
         try:
             await self._stage(self.shelf, entry)
         except BaseException:
@@ -70,45 +66,50 @@ class LeaseBook:
     """Of all replicas. One event loop; nothing here suspends."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        self.now = clock.monotonic
         self._leases: dict[str, set[AdapterLease]] = {}
         self.released = Wakeup()
         """Woken when nobody needs something any more on some replica."""
 
-    def begin(self, lease: AdapterLease, shelf: Shelf) -> Holding:
-        """It counts from here on."""
-        entry = lease.entry = self.take(shelf, lease.target)
+    def begin(self, lease: AdapterLease, entry: Holding) -> None:
+        """It counts from here on, as one of `entry`, which is its shelf's for the target."""
+        target = entry.target = lease.target
+        lease.entry = entry
+        entry.leases += 1
         entry.awaited_until = 0.0
-        held = self._leases.get(lease.target.engine_name)
+        held = self._leases.get(target.engine_name)
         if held is None:
-            held = self._leases[lease.target.engine_name] = set()
-        held.add(lease)
-        return entry
+            self._leases[target.engine_name] = {lease}
+        else:
+            held.add(lease)
 
     def end(self, lease: AdapterLease) -> None:
-        entry, lease.entry = lease.entry, None
+        entry, lease.entry, shelf = lease.entry, None, lease.shelf
         assert entry is not None, "it has begun"
-        assert lease.shelf is not None, "it has begun"
+        assert shelf is not None, "it has begun"
         name = lease.target.engine_name
         held = self._leases[name]
         held.discard(lease)
         if not held:
             del self._leases[name]
-        self.let_go(lease.shelf, entry)
+        self.let_go(shelf, entry)
 
     def take(self, shelf: Shelf, target: Target) -> Holding:
         """Without a request; whoever takes lets go."""
-        entry = shelf.holding(target, self._clock.monotonic())
+        entry = shelf.holding(target, self.now())
         entry.leases += 1
         return entry
 
     def let_go(self, shelf: Shelf, entry: Holding) -> None:
         entry.leases -= 1
-        entry.last_used = self._clock.monotonic()
+        entry.last_used = self.now()
         if entry.leases == 0:
-            shelf.forget(entry.target.engine_name)
-            shelf.room.wake()
-            self.released.wake()
+            if not entry.placed:
+                shelf.forget(entry.target.engine_name)
+            if shelf.room.waiters:
+                shelf.room.wake()
+            if self.released.waiters:
+                self.released.wake()
 
     def count(self, engine_name: str) -> int:
         """Requests on it, on replicas that are leaving too."""

@@ -51,7 +51,11 @@ class Moves:
     def ready(self, shelf: Shelf, entry: Holding) -> bool:
         """Whether a request could go to the engine at once. Where every slot is in use, waiting here gains nothing:
         the engine keeps the request until there is one."""
-        return entry.staged and not self._room.slot_first(shelf, entry)
+        if not entry.staged:
+            return False
+        if not shelf.capabilities.staging or (entry.slotted and entry.move is None):
+            return True
+        return not self._room.slot_first(shelf, entry)
 
     async def stage(self, shelf: Shelf, entry: Holding, reason: WantReason = "request") -> None:
         """Until the engine answers under the name; for a `request`, until it is `ready`. Joins the move that is under

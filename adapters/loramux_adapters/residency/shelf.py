@@ -60,10 +60,7 @@ class Shelf:
         """Grows when a call that changes what the engine holds begins, and when it ends."""
         self._changing = 0
         self._holdings: dict[str, Holding] = {}
-
-    @property
-    def holdings(self) -> Mapping[str, Holding]:
-        return self._holdings
+        self.holdings: Mapping[str, Holding] = self._holdings
 
     def holding(self, target: Target, now: float) -> Holding:
         """The entry of `target`, made where it is missing. It stays the only one of its engine name while it is
@@ -71,8 +68,8 @@ class Shelf:
         entry = self._holdings.get(target.engine_name)
         if entry is None:
             entry = self._holdings[target.engine_name] = Holding(target, now)
-        elif entry.target is not target and entry.target != target:
-            entry.target = target  # a version of the same content; the other one's source may be gone by now
+        else:
+            entry.target = target  # maybe a version of the same content; the other one's source may be gone by now
         return entry
 
     def check_open(self) -> None:

@@ -78,7 +78,8 @@ class FairAdmission:
         """`ready_replicas` and `slots`, how many adapters the ready replicas can run at a time (None: as many as
         come), are called on the hot path and must be cheap. `call_later` None: the running loop's."""
         self._settings = settings
-        self._clock = clock
+        self._monotonic = clock.monotonic
+        self._max_concurrent = settings.max_concurrent
         self._ready_replicas = ready_replicas
         self._slots = slots or (lambda: sys.maxsize)
         self._call_later = call_later
@@ -95,11 +96,11 @@ class FairAdmission:
 
         `slot` names what takes a slot of an engine, None where nothing does. `soon` is called at most once, and only
         where the request has to wait."""
-        return Place(self, principal, adapter, slot, soon)
+        return Place(self, principal, adapter, slot, soon, limited=self._limits.concern(principal))
 
     def capacity_changed(self) -> None:
         """Let in who may now run. To be called on the loop when a replica became ready."""
-        self._let_in(self._slots(), self._clock.monotonic())
+        self._let_in(self._slots(), self._monotonic())
 
     def snapshot(self) -> AdmissionSnapshot:
         queue = self._queue
@@ -121,21 +122,30 @@ class FairAdmission:
         assert self._queue.queued + self._aside.total() <= self._settings.max_queue
         assert all(number > 0 for number in self._aside.values())
 
-    def enter(self, principal: Principal, adapter: str, slot: str | None) -> bool:
-        """For `Place`. True: it has a place; False: it has none, and there is room in the queue. Raises
-        `RateLimited` and `QueueFull`."""
-        now = self._clock.monotonic()
-        self._limits.check(principal, adapter, now)
-        entered = self._start(adapter, slot, now)
+    def enter(self, principal: Principal, adapter: str, slot: str | None, *, limited: bool) -> bool:
+        """For `Place`. True: it has a place; False: it has none, and there is room in the queue. `limited`: the
+        request counts against some limit. Raises `RateLimited` and `QueueFull`."""
+        now = self._monotonic()
+        if limited:
+            self._limits.check(principal, adapter, now)
+        slots = 0 if slot is None else self._slots()
+        queue = self._queue
+        if queue.anyone_next:
+            self._let_in(slots or self._slots(), now)
+        limit = self._max_concurrent
+        if queue.running >= limit:  # else there is room, however many replicas are ready
+            limit = self._capacity()
+        entered = queue.start(adapter, slot, limit, slots, now)
         if not entered:
             self._require_room(adapter)
-        self._limits.take(principal, adapter, now)
+        if limited:
+            self._limits.take(principal, adapter, now)
         return entered
 
     async def wait(self, adapter: str, slot: str | None, soon: Soon | None, *, ahead: bool = False) -> float:
         """For `Place`. Wait for a place, and give the seconds that it took. Raises `QueueTimeout`; no place is held
         where this raises, or is cancelled."""
-        began = self._clock.monotonic()
+        began = self._monotonic()
         loop = asyncio.get_running_loop()
         waiter = _Waiter(loop.create_future(), soon)
         timer = (self._call_later or loop.call_later)(self._settings.queue_timeout_s, waiter.give_up)
@@ -159,7 +169,7 @@ class FairAdmission:
                 details={"adapter": adapter},
                 retry_after_s=RETRY_AFTER_S,
             )
-        return self._clock.monotonic() - began
+        return self._monotonic() - began
 
     def _give_up(self, adapter: str, slot: str | None, waiter: "_Waiter") -> None:
         if not self._queue.remove(adapter, slot, waiter):
@@ -167,7 +177,7 @@ class FairAdmission:
             if waiter.has_place():
                 self.leave(adapter, slot)
         elif self._queue.anyone_next:  # it may have been the first in line for a slot
-            self._let_in(self._slots(), self._clock.monotonic())
+            self._let_in(self._slots(), self._monotonic())
 
     def step_aside(self, adapter: str, slot: str | None) -> None:
         """For `Place`. Give a place back, and count as waiting. Raises `QueueFull`; then the place is still held."""
@@ -178,7 +188,11 @@ class FairAdmission:
     def step_back(self, adapter: str, slot: str | None) -> bool:
         """For `Place`. Waits no more, or from now on in the queue: True with a place, False without."""
         self.stay_away(adapter)
-        return self._start(adapter, slot, self._clock.monotonic())
+        now = self._monotonic()
+        slots = self._slots()
+        if self._queue.anyone_next:
+            self._let_in(slots, now)
+        return self._queue.start(adapter, slot, self._capacity(), slots, now)
 
     def stay_away(self, adapter: str) -> None:
         """For `Place`. It does not come back."""
@@ -188,22 +202,15 @@ class FairAdmission:
 
     def leave(self, adapter: str, slot: str | None) -> None:
         """For `Place`. Give a place back."""
-        self._queue.finish(adapter, slot)
-        if self._queue.anyone_next:
-            self._let_in(self._slots(), self._clock.monotonic())
+        if self._queue.finish(adapter, slot):
+            self._let_in(self._slots(), self._monotonic())
 
     def spend(self, principal: Principal, adapter: str, tokens: int) -> None:
         """For `Place`."""
-        self._limits.spend(principal, adapter, tokens, self._clock.monotonic())
+        self._limits.spend(principal, adapter, tokens, self._monotonic())
 
     def _capacity(self) -> int:
-        return self._settings.max_concurrent * max(1, self._ready_replicas())
-
-    def _start(self, adapter: str, slot: str | None, now: float) -> bool:
-        slots = 0 if slot is None else self._slots()
-        if self._queue.anyone_next:
-            self._let_in(slots or self._slots(), now)
-        return self._queue.start(adapter, slot, self._capacity(), slots, now)
+        return self._max_concurrent * max(1, self._ready_replicas())
 
     def _let_in(self, slots: int, now: float) -> None:
         capacity = self._capacity()
@@ -239,23 +246,36 @@ class Place:
     """`relay.ports.Admitted` and the context manager around it: one place, from enter to exit. `spend` may be called
     before the exit or after it."""
 
-    __slots__ = ("_adapter", "_admission", "_holds", "_principal", "_slot", "_soon", "waited_s")
+    __slots__ = ("_adapter", "_admission", "_holds", "_principal", "_slot", "_soon", "limited", "waited_s")
 
     def __init__(
-        self, admission: FairAdmission, principal: Principal, adapter: str, slot: str | None, soon: Soon | None
+        self,
+        admission: FairAdmission,
+        principal: Principal,
+        adapter: str,
+        slot: str | None,
+        soon: Soon | None,
+        *,
+        limited: bool,
     ) -> None:
+        """`limited`: the request counts against some limit."""
         self._admission = admission
         self._principal = principal
         self._adapter = adapter
         self._slot = slot
         self._soon = soon
+        self.limited = limited
         self._holds = False
         self.waited_s = 0.0
 
-    async def enter(self) -> None:
-        """Wait for the place. Where this raises, none is held."""
-        if not self._admission.enter(self._principal, self._adapter, self._slot):
-            self.waited_s = await self._admission.wait(self._adapter, self._slot, self._soon)
+    def enter_now(self) -> bool:
+        """Have a place at once. False: there is none, and `wait` must follow. Where this raises, none is held."""
+        self._holds = self._admission.enter(self._principal, self._adapter, self._slot, limited=self.limited)
+        return self._holds
+
+    async def wait(self) -> None:
+        """Where `enter_now` had none. Where this raises, none is held."""
+        self.waited_s = await self._admission.wait(self._adapter, self._slot, self._soon)
         self._holds = True
 
     def leave(self) -> None:
@@ -265,7 +285,8 @@ class Place:
             self._admission.leave(self._adapter, self._slot)
 
     async def __aenter__(self) -> "Place":
-        await self.enter()
+        if not self.enter_now():
+            await self.wait()
         return self
 
     async def __aexit__(
@@ -292,7 +313,8 @@ class Place:
 
     def spend(self, tokens: int) -> None:
         """Count the tokens that the request turned out to use."""
-        self._admission.spend(self._principal, self._adapter, tokens)
+        if self.limited:
+            self._admission.spend(self._principal, self._adapter, tokens)
 
 
 class _Waiter:

@@ -39,7 +39,8 @@ class FairQueue(Generic[T]):
         self._running: dict[str, int] = {}
         self._waiting: Counter[str] = Counter()
         """Both by adapter, without zeros."""
-        self._total = 0
+        self.running = 0
+        """Of all adapters. Others read it only."""
         self._queued = 0
         self._lines: dict[str, _Line[T]] = {}
         """Those of which something runs or waits, by their slot, or by their adapter where they need none."""
@@ -47,10 +48,6 @@ class FairQueue(Generic[T]):
         """Those that wait for nothing but a place, next one first."""
         self._full: dict[str, list[_Line[T]]] = {}
         """By adapter that is at its limit, those that would be in `_turns` otherwise."""
-
-    @property
-    def running(self) -> int:
-        return self._total
 
     @property
     def queued(self) -> int:
@@ -85,7 +82,7 @@ class FairQueue(Generic[T]):
     def start(self, adapter: str, slot: str | None, limit: int, slots: int, now: float) -> bool:
         """Run one at once, if fewer than `limit` run, it has one of `slots` slots or needs none, and nobody would be
         overtaken. False: it must be pushed."""
-        if self._turns or self._total >= limit:
+        if self._turns or self.running >= limit:
             return False
         running = self._running.get(adapter, 0)
         if running >= self._max_per_adapter:
@@ -97,7 +94,7 @@ class FairQueue(Generic[T]):
             line = self._lines[slot or adapter] = _Line(adapter, slot)
         line.running += 1
         self._running[adapter] = running + 1
-        self._total += 1
+        self.running += 1
         return True
 
     def push(self, adapter: str, slot: str | None, item: T, now: float, *, ahead: bool = False) -> None:
@@ -132,7 +129,7 @@ class FairQueue(Generic[T]):
         while True:
             if self._slots.contended or self._slots.crowded(slots):
                 self._move_slots(slots, now)
-            if not self._turns or self._total >= limit:
+            if not self._turns or self.running >= limit:
                 return None
             _, line = self._turns.popitem(last=False)
             running = self._running.get(line.adapter, 0)
@@ -145,18 +142,18 @@ class FairQueue(Generic[T]):
                 continue
             line.running += 1
             self._running[line.adapter] = running + 1
-            self._total += 1
+            self.running += 1
             if line.slot is not None:
                 self._slots.began(line.slot, now)
             if line.items:
                 self._offer(line)
             return item
 
-    def finish(self, adapter: str, slot: str | None) -> None:
-        """One of those that ran has given its place back."""
+    def finish(self, adapter: str, slot: str | None) -> bool:
+        """One of those that ran has given its place back. Gives `anyone_next`."""
         line = self._lines[slot or adapter]
         line.running -= 1
-        self._total -= 1
+        self.running -= 1
         running = self._running[adapter] - 1
         if running:
             self._running[adapter] = running
@@ -170,6 +167,7 @@ class FairQueue(Generic[T]):
         if self._full:
             for each in self._full.pop(adapter, ()):
                 self._turns[each.key] = each
+        return bool(self._turns) or self._slots.contended
 
     def soon(self, lines: int) -> Iterator[T]:
         """Of the first so many lines that wait for a slot, what waits longest."""
@@ -194,7 +192,7 @@ class FairQueue(Generic[T]):
         assert self._slots.held == sum(self._slots.holds(line.slot) for line in self._lines.values() if line.slot)
         assert +running == self._running
         assert +waiting == self._waiting
-        assert (self._total, self._queued) == (running.total(), waiting.total())
+        assert (self.running, self._queued) == (running.total(), waiting.total())
         assert all(number <= self._max_per_adapter for number in running.values())
         full = [line for lines in self._full.values() for line in lines]
         assert all(running[adapter] == self._max_per_adapter for adapter in self._full)

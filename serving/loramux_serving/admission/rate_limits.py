@@ -38,8 +38,6 @@ class RateLimits:
     def check(self, principal: Principal, adapter: str, now: float) -> None:
         """Raises `RateLimited` where a limit is reached; `retry_after_s` is when all of them will allow a request,
         if no other comes in between. Takes nothing."""
-        if not self._limited(principal):
-            return
         longest_s, reached = 0.0, None
         # A request needs one of the requests, and of the tokens only that there is no debt.
         for units, limits in ((1, self._requests(principal, adapter)), (0, self._tokens(principal, adapter))):
@@ -59,19 +57,17 @@ class RateLimits:
 
     def take(self, principal: Principal, adapter: str, now: float) -> None:
         """Count one request."""
-        if not self._limited(principal):
-            return
         for limit in self._requests(principal, adapter):
             self._bucket(limit, now).take(1, now)
 
     def spend(self, principal: Principal, adapter: str, tokens: int, now: float) -> None:
         """Count the tokens of one request, which may overdraw."""
-        if tokens > 0 and self._limited(principal):
+        if tokens > 0:
             for limit in self._tokens(principal, adapter):
                 self._bucket(limit, now).take(tokens, now)
 
-    def _limited(self, principal: Principal) -> bool:
-        """False: there is nothing to look at."""
+    def concern(self, principal: Principal) -> bool:
+        """False: nothing limits the caller's requests, and the other methods need not be called for them."""
         return self._by_default or bool(principal.requests_per_minute or principal.tokens_per_minute)
 
     def _requests(self, principal: Principal, adapter: str) -> Iterator[Limit]:

@@ -47,7 +47,7 @@ class KeyRing:
             return self._unknown("This call needs a key: send the header `Authorization: Bearer <key>`.")
         scheme, _, credentials = authorization.strip().partition(" ")
         secret = credentials.strip()
-        if scheme.lower() != "bearer" or not secret:
+        if not secret or (scheme != "Bearer" and scheme.lower() != "bearer"):
             return self._unknown("The Authorization header must read `Bearer <key>`.")
         try:
             principal = self._principals[digest(secret)]

@@ -45,14 +45,14 @@ class Fleet:
     def begin(self, target: Target, replica_id: str) -> None:
         """See `relay.ports.Fleet`."""
         self._replicas[replica_id].outstanding += 1
-        if not target.is_base:
+        if target.version is not None:
             adapters = self._adapters[replica_id]
             adapters[target.engine_name] = adapters.get(target.engine_name, 0) + 1
 
     def end(self, target: Target, replica_id: str) -> None:
         """See `relay.ports.Fleet`."""
         self._replicas[replica_id].outstanding -= 1
-        if not target.is_base:
+        if target.version is not None:
             adapters = self._adapters[replica_id]
             left = adapters[target.engine_name] - 1
             if left:

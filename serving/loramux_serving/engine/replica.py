@@ -39,7 +39,7 @@ class EngineReplica:
     """`relay.ports.Replica`. Its supervisor writes, everybody reads; one event loop."""
 
     def __init__(self, replica_id: str, *, clock: Clock, url: str = "") -> None:
-        self._id = replica_id
+        self.id = replica_id
         self._clock = clock
         self.url = url
         """`http://host:port`. Changes where an engine is started again on another port."""
@@ -48,23 +48,15 @@ class EngineReplica:
         self.capabilities: Capabilities | None = None
         self.restarts = 0
         self.log: Callable[[], Sequence[str]] = tuple
-        self._state = ReplicaState.STARTING
+        self.state = ReplicaState.STARTING
+        """Of the engine, but `draining` where a ready one shall get no requests. Others read it only."""
+        self._engine_state = ReplicaState.STARTING
         self._since = clock.now()
         self._detail = ""
         self._code: str | None = None
         self._draining = False
         self._on_suspect: Callable[[], None] | None = None
         self._on_ready: Callable[[], None] | None = None
-
-    @property
-    def id(self) -> str:
-        return self._id
-
-    @property
-    def state(self) -> ReplicaState:
-        if self._draining and self._state is ReplicaState.READY:
-            return ReplicaState.DRAINING
-        return self._state
 
     def suspect(self) -> None:
         if self._on_suspect is not None:
@@ -79,27 +71,28 @@ class EngineReplica:
 
     def become(self, state: ReplicaState, detail: str = "", code: str | None = None) -> None:
         """Change what its engine is. A drain outlasts this."""
-        before = self.state
-        if state is not self._state:
+        if state is not self._engine_state:
             self._since = self._clock.now()
-        self._state, self._detail, self._code = state, detail, code
-        self._tell_if_ready(before)
+        self._engine_state, self._detail, self._code = state, detail, code
+        self._update()
 
     def drain(self, on: bool) -> None:
         """Give it no further requests (`on`), or some again. Requests under way go on."""
-        before = self.state
         if on is not self._draining:
             self._draining = on
             self._since = self._clock.now()
-        self._tell_if_ready(before)
+        self._update()
 
-    def _tell_if_ready(self, before: ReplicaState) -> None:
+    def _update(self) -> None:
+        before = self.state
+        drains = self._draining and self._engine_state is ReplicaState.READY
+        self.state = ReplicaState.DRAINING if drains else self._engine_state
         if self.state is ReplicaState.READY and before is not ReplicaState.READY and self._on_ready is not None:
             self._on_ready()
 
     def status(self) -> ReplicaStatus:
         return ReplicaStatus(
-            id=self._id,
+            id=self.id,
             url=self.url,
             state=self.state,
             since=self._since,

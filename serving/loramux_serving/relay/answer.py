@@ -4,7 +4,6 @@ from loramux_adapters.errors import AdapterLost, EngineError, EngineFailed
 from loramux_serving.http_errors import openai_body
 from loramux_serving.relay.engine_connection import EngineConnection, Stage
 from loramux_serving.relay.exchange import Exchange
-from loramux_serving.relay.headers import first
 from loramux_serving.relay.renaming import IncrementalRenaming, Renaming
 from loramux_serving.relay.story import Story
 from loramux_serving.relay.stream import FrameScanner
@@ -15,10 +14,6 @@ MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 
 ENGINE_DEAD = b"EngineCore encountered an issue"
 """vLLM's `EngineDeadError`: the API server still answers, but its engine process has gone."""
-
-
-def is_stream(reply: EngineConnection) -> bool:
-    return (first(reply.headers, b"content-type") or "").startswith("text/event-stream")
 
 
 async def pass_stream(
@@ -75,13 +70,42 @@ async def pass_document(
         story.interrupted(reply.status, error.code)
         exchange.abort()
         return
-    document.check(missing)
-    document.finish(story)
-    story.answered(reply.status)
-    exchange.end()
+    if document.begun:
+        document.finish()
+        story.answered(reply.status)
+        exchange.end()
+    else:
+        pass_whole(reply.status, document.body, exchange, headers, renaming, story, missing=missing)
+
+
+def pass_whole(
+    status: int,
+    body: bytes,
+    exchange: Exchange,
+    headers: bytes,
+    renaming: Renaming,
+    story: Story,
+    *,
+    missing: bytes | None,
+) -> None:
+    """Pass on a document that is there. Raises `EngineFailed` where it says that the engine has died, `AdapterLost`
+    where it is a 404 that says that `missing`, a model name, does not exist."""
+    if status < 400:
+        body = renaming.apply(body)
+        story.usage = usage_of(body)
+    else:
+        if status >= 500 and ENGINE_DEAD in body:
+            raise EngineFailed("The engine has died.")
+        if status == 404 and missing is not None and missing in body and b"does not exist" in body:
+            raise AdapterLost("The engine does not hold the adapter any more.")
+        body = renaming.apply_anywhere(body)
+    story.answered(status)
+    exchange.pass_whole(status, headers, body)
 
 
 class _Document:
+    """What has come of an answer: held, until it is too large for that."""
+
     __slots__ = ("_exchange", "_headers", "_held_bytes", "_incremental", "_pieces", "_renaming", "_reply")
 
     def __init__(self, reply: EngineConnection, exchange: Exchange, headers: bytes, renaming: Renaming) -> None:
@@ -106,26 +130,15 @@ class _Document:
             self._exchange.write(self._incremental.feed(b"".join(self._pieces)))
             self._pieces.clear()
 
-    def check(self, missing: bytes | None) -> None:
-        """Raises `EngineFailed` where the answer, held whole, says that the engine has died, `AdapterLost` where it has
-        lost the model."""
-        if self._reply.status < 400 or self._exchange.response_started:
-            return
-        body = b"".join(self._pieces)
-        if self._reply.status >= 500 and ENGINE_DEAD in body:
-            raise EngineFailed("The engine has died.")
-        if self._reply.status == 404 and missing is not None and missing in body and b"does not exist" in body:
-            raise AdapterLost("The engine does not hold the adapter any more.")
+    @property
+    def begun(self) -> bool:
+        """It is too large to be held, and is passed on as it comes."""
+        return self._incremental is not None
 
-    def finish(self, story: Story) -> None:
-        if self._incremental is not None:
-            self._exchange.write(self._incremental.finish())
-            return
-        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        if self._reply.status >= 400:
-            body = self._renaming.apply_anywhere(body)
-        else:
-            body = self._renaming.apply(body)
-            story.usage = usage_of(body)
-        self._exchange.start(self._reply.status, self._headers, len(body))
-        self._exchange.write(body)
+    @property
+    def body(self) -> bytes:
+        return b"".join(self._pieces)
+
+    def finish(self) -> None:
+        assert self._incremental is not None, "it has begun"
+        self._exchange.write(self._incremental.finish())

@@ -37,6 +37,7 @@ class Deadline:
         self._awaits = Awaits.HEAD
         self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self.runs = False
 
     def watch(self, awaits: Awaits) -> None:
         """The caller has sent something, and has this to send now."""
@@ -53,6 +54,7 @@ class Deadline:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self.runs = False
 
     @property
     def _limit_s(self) -> float:
@@ -60,9 +62,11 @@ class Deadline:
 
     def _arm(self, delay_s: float) -> None:
         self._timer = self._loop.call_later(delay_s, self._on_timer)
+        self.runs = True
 
     def _on_timer(self) -> None:
         self._timer = None
+        self.runs = False
         limit_s = self._limit_s
         left_s = self._heard_at + limit_s - self._loop.time()
         if self._excused():

@@ -33,6 +33,7 @@ class Signal:
         self._cancelled: asyncio.CancelledError | None = None
         self._asyncio_future_blocking = False
         self._resume: Callable[[], object] | None = None
+        """Of who runs the coroutine by hand."""
         self._callback: Callable[[Any], object] | None = None
         self._context: contextvars.Context | None = None
 
@@ -40,8 +41,9 @@ class Signal:
         if self._is_set:
             return
         self._is_set = True
-        if self._resume is not None:
-            self._resume()
+        resume = self._resume
+        if resume is not None:
+            resume()
         elif self._callback is not None:
             self._loop.call_soon(self._callback, self, context=self._context)
 
@@ -49,12 +51,6 @@ class Signal:
         if not self._is_set:
             self._asyncio_future_blocking = True
             yield self
-
-    # For who runs the coroutine by hand.
-
-    def resumes(self, resume: Callable[[], object]) -> None:
-        self._asyncio_future_blocking = False
-        self._resume = resume
 
     # For `asyncio.Task`.
 
@@ -119,9 +115,6 @@ class EagerTask:
         self._cancelled: asyncio.CancelledError | None = None
         """Not yet raised where it waits."""
 
-    def start(self) -> None:
-        self._step(None)
-
     def cancel(self, msg: Any = None) -> bool:
         """As `asyncio.Task.cancel`: what the coroutine waits for raises `CancelledError` there."""
         error = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
@@ -130,16 +123,13 @@ class EagerTask:
         if self._running or self._task is not None:
             self._cancelled = error  # a task that is cancelled before its first step makes none
         elif self._waits_for is not None:
-            self._waits_for = None
+            self._waits_for._resume = None
             self._step(error)
         return True
 
-    def _resume(self) -> None:
-        if self._waits_for is not None:  # else it was cancelled
-            self._waits_for = None
-            self._step(None)
-
-    def _step(self, error: BaseException | None) -> None:
+    def _step(self, error: BaseException | None = None) -> None:
+        """On until it waits again."""
+        self._waits_for = None
         self._running = True
         try:
             if error is None:
@@ -159,10 +149,13 @@ class EagerTask:
             self._step(cancelled)
         elif type(waits_for) is Signal:
             self._waits_for = waits_for
-            waits_for.resumes(self._resume)
+            waits_for._asyncio_future_blocking = False
+            waits_for._resume = self._step
         else:
             self._task = self._loop.create_task(self._rest(waits_for), context=self._context)
             self._task.add_done_callback(lambda _: self._on_done(self))
+
+    start = _step
 
     @coroutine
     def _rest(self, waits_for: Any) -> Generator[Any, Any, None]:

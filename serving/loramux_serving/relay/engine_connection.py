@@ -15,6 +15,7 @@ MAX_WAITING_BYTES = 256 * 1024
 """Most bytes of an answer that are held for somebody to take them; then reading stops."""
 
 Sink = Callable[[bytes], None]
+"""Takes a piece of an answer's body."""
 
 
 class Stage(IntEnum):
@@ -24,6 +25,9 @@ class Stage(IntEnum):
     HEAD = 1
     BODY = 2
     COMPLETE = 3
+
+
+_HEAD, _BODY, _COMPLETE = Stage.HEAD, Stage.BODY, Stage.COMPLETE
 
 
 class EngineConnection(asyncio.Protocol):
@@ -38,6 +42,8 @@ class EngineConnection(asyncio.Protocol):
     def __init__(self, on_lost: "Callable[[EngineConnection], None]") -> None:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
+        self.is_stream = False
+        """The answer is of server-sent events."""
         self.answered = False
         """The engine has sent any byte in answer to the request."""
         self.idle_since = 0.0
@@ -81,22 +87,24 @@ class EngineConnection(asyncio.Protocol):
         self._reusable = False
         self._idle_s = idle_s
         self._arm(first_byte_s)
-        if self.alive and self._transport is not None:
-            self._transport.write(head + body if len(body) < 65536 else head)
-            if len(body) >= 65536:
-                self._transport.write(body)
-        else:
+        transport = self._transport
+        if transport is None or self._lost or transport.is_closing():
             self._fail(EngineFailed("The engine closed the connection."))
+        elif len(body) < 65536:
+            transport.write(head + body)
+        else:
+            transport.write(head)
+            transport.write(body)
 
     def release(self) -> bool:
         """The answer was taken whole. True where the connection can carry another request."""
-        self._disarm()
+        self._watched = False
         self._sink = None
         self._busy = False
         if self._paused:  # its reader was slow to the end, and will not say when it goes on
             self._paused = False
             self._update_reading()
-        return self._reusable and self._stage is Stage.COMPLETE and self._error is None and self.alive
+        return self._reusable and self._stage is _COMPLETE and self._error is None and self.alive
 
     def abort(self) -> None:
         """Close at once. This is how vLLM learns that nobody wants the rest."""
@@ -118,6 +126,14 @@ class EngineConnection(asyncio.Protocol):
                 await self._waiter
             finally:
                 self._waiter = None
+
+    def whole(self) -> bytes | None:
+        """The answer's body where all of it is there and none was given yet, else None."""
+        pieces = self._pieces
+        if self._stage is not _COMPLETE or self._held or len(pieces) > 1 or self._error is not None:
+            return None
+        self._watched = False
+        return pieces.pop() if pieces else b""
 
     async def copy_to(self, sink: Sink) -> None:
         """Give `sink` the answer's body, in pieces as they come, until it is complete. Raises `EngineFailed`,
@@ -153,17 +169,23 @@ class EngineConnection(asyncio.Protocol):
             self.abort()
             return
         self.answered = True
-        if self._stage < Stage.HEAD:
+        if self._stage < _HEAD:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(EngineFailed(f"The engine's answer is not HTTP: {error}."))
             return
-        if self._stage < Stage.HEAD and self._head_bytes > MAX_HEAD_BYTES:
+        if self._stage < _HEAD and self._head_bytes > MAX_HEAD_BYTES:
             self._fail(EngineFailed(f"The head of the engine's answer is larger than {MAX_HEAD_BYTES} bytes."))
             return
-        if self._stage is Stage.BODY:
+        stage = self._stage
+        if stage is _COMPLETE and self._sink is None and not self._held:
+            self._watched = False
+            if self._waiter is not None:
+                self._waiter.set()
+            return
+        if stage is _BODY:
             self._heard_at = self._loop.time()
             if self._limit_s != self._idle_s and not self._paused:
                 self._arm(self._idle_s)
@@ -184,35 +206,36 @@ class EngineConnection(asyncio.Protocol):
     # The parser's callbacks.
 
     def on_message_begin(self) -> None:
-        if self._stage is Stage.COMPLETE:
+        if self._stage is _COMPLETE:
             self._reusable = False
             raise ValueError("a second answer to one request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._stage < Stage.HEAD:  # later ones are trailers
+        if self._stage < _HEAD:  # later ones are trailers
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        self.status = self._parser.get_status_code()
-        if not 100 <= self.status <= 599:
-            raise ValueError(f"a status of {self.status}")
-        self._interim = self.status < 200
+        status = self.status = self._parser.get_status_code()
+        if not 100 <= status <= 599:
+            raise ValueError(f"a status of {status}")
+        self._interim = status < 200
         if self._interim:
             self.headers = []
             return
-        names = {name for name, _ in self.headers}
-        framed = b"content-length" in names or b"transfer-encoding" in names
-        self._until_close = not framed and self.status not in (204, 304)
-        self._reusable = not self._until_close and self._parser.should_keep_alive()
-        self._stage = Stage.HEAD
+        values = dict(reversed(self.headers))  # the first of each name
+        framed = b"content-length" in values or b"transfer-encoding" in values or status in (204, 304)
+        self.is_stream = b"content-type" in values and values[b"content-type"].startswith(b"text/event-stream")
+        self._until_close = not framed
+        self._reusable = framed and self._parser.should_keep_alive()
+        self._stage = _HEAD
 
     def on_body(self, body: bytes) -> None:
-        self._stage = Stage.BODY
+        self._stage = _BODY
         self._pieces.append(body)
 
     def on_message_complete(self) -> None:
         if not self._interim:
-            self._stage = Stage.COMPLETE
+            self._stage = _COMPLETE
 
     # Within.
 
@@ -232,8 +255,8 @@ class EngineConnection(asyncio.Protocol):
         if self._held is not (self._waiting_bytes > MAX_WAITING_BYTES):
             self._held = not self._held
             self._update_reading()
-        if self._stage is Stage.COMPLETE:
-            self._disarm()
+        if self._stage is _COMPLETE:
+            self._watched = False
         if self._waiter is not None and self._stage >= self._wanted:
             self._waiter.set()
 

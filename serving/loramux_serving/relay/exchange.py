@@ -12,7 +12,7 @@ from loramux_adapters.errors import LoramuxError
 from loramux_serving.http_errors import openai_body
 from loramux_serving.relay.eager import Cancellable
 from loramux_serving.relay.framing import Framing, Headers
-from loramux_serving.relay.headers import lines
+from loramux_serving.relay.headers import joined
 from loramux_serving.relay.refusal import Refusal, body_too_large
 
 _log = structlog.get_logger(__name__)
@@ -56,7 +56,6 @@ class RequestHead(msgspec.Struct, frozen=True):
     framing: Framing
     http_10: bool
     keep_alive: bool
-    expects_continue: bool
 
 
 class Exchange:
@@ -65,6 +64,27 @@ class Exchange:
 
     Bodies are held in memory, up to `max_body_bytes`. Nothing is written before `start`.
     """
+
+    __slots__ = (
+        "_arrival",
+        "_chunked",
+        "_connection",
+        "_max_body_bytes",
+        "_pending",
+        "_pieces",
+        "_received_bytes",
+        "_refusal",
+        "_source",
+        "_task",
+        "_work",
+        "body_complete",
+        "disconnected",
+        "head",
+        "keep_alive",
+        "response_complete",
+        "response_started",
+        "waiting_task",
+    )
 
     def __init__(
         self,
@@ -86,24 +106,22 @@ class Exchange:
         self._received_bytes = 0
         self._refusal: Refusal | None = None
         self._arrival: asyncio.Future[None] | None = None
-        self._waiting_task: Cancellable | None = None
+        self.waiting_task: Cancellable | None = None
+        """Its task, until that makes its first step. Set by the connection."""
         self._task: Cancellable | None = None
         self._source: Source | None = None
         self._pending = b""
         self._chunked = False
-        if head.framing.length is not None and head.framing.length > max_body_bytes:
+        length = head.framing.length
+        if length is not None and length > max_body_bytes:
             self._refusal = body_too_large(max_body_bytes)
 
     # Called by the connection.
 
-    def runs_in(self, task: Cancellable) -> None:
-        """Its task, which has made no step yet."""
-        self._waiting_task = task
-
     async def run_asgi(self, app: object) -> None:
         """The request's task, and its outermost frame: whatever happens, the caller gets an end."""
         # A task that is cancelled before its first step makes none, and the request would not be told of.
-        self._task, self._waiting_task = self._waiting_task, None
+        self._task, self.waiting_task = self.waiting_task, None
         if self.disconnected and self._task is not None:
             self._task.cancel()
         try:
@@ -128,7 +146,8 @@ class Exchange:
 
     def body_ended(self) -> None:
         self.body_complete = True
-        self._arrived()
+        if self._arrival is not None:
+            self._arrived()
 
     def refuse(self, refusal: Refusal) -> None:
         """The rest of the body will not come, or must not."""
@@ -162,14 +181,16 @@ class Exchange:
         """Bytes of the body that have come."""
         return self._received_bytes
 
-    async def body(self) -> bytes:
-        """The whole body. Lets the caller send it where it asked first. Raises `Refusal`: too large, too slow, or
-        malformed."""
+    async def arrival(self) -> None:
+        """Wait until the body is there, or will not come. Lets the caller send it where it asked first."""
         if self._refusal is None and not self.body_complete:
-            if self.head.expects_continue and not self._received_bytes and not self.head.http_10:
+            if self.head.framing.expects_continue and not self._received_bytes and not self.head.http_10:
                 self._connection.transport.write(_CONTINUE)
             self._arrival = self._connection.loop.create_future()
             await self._arrival
+
+    def take_body(self) -> bytes:
+        """The whole body, after `arrival`. Raises `Refusal`: too large, too slow, or malformed."""
         if self._refusal is not None:
             raise self._refusal
         pieces, self._pieces = self._pieces, []
@@ -218,9 +239,22 @@ class Exchange:
         self.response_complete = True
         self._connection.exchange_ended(self)
 
+    def pass_whole(self, status: int, headers: bytes, body: bytes) -> None:
+        """`start`, `write` and `end` in one."""
+        if self.keep_alive and self.body_complete and status not in (204, 304) and not self.disconnected:
+            self.response_started = self.response_complete = True
+            self._connection.transport.write(
+                b"%b%bcontent-length: %d\r\n\r\n%b" % (STATUS_LINE[status], headers, len(body), body)
+            )
+            self._connection.exchange_ended(self)
+            return
+        self.start(status, headers, len(body))
+        self.write(body)
+        self.end()
+
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer of the gateway's own."""
-        self.start(status, lines([*self._connection.default_headers, *headers]), len(body))
+        self.start(status, joined([*self._connection.default_headers, *headers]), len(body))
         self.write(body)
         self.end()
 

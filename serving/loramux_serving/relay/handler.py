@@ -6,12 +6,19 @@ from functools import lru_cache
 from time import perf_counter
 
 from loramux_adapters.errors import AdapterLost, EngineFailed, EngineUnavailable, LoramuxError, RequestInvalid
-from loramux_adapters.model import Target
 from loramux_serving.http_errors import error_headers, openai_body
-from loramux_serving.relay.answer import is_stream, pass_document, pass_stream
+from loramux_serving.relay.answer import pass_document, pass_stream, pass_whole
 from loramux_serving.relay.exchange import Exchange
 from loramux_serving.relay.framing import Headers
-from loramux_serving.relay.headers import REQUEST_ID, STICKY, caller_headers, engine_head, first, valid_request_id
+from loramux_serving.relay.headers import (
+    AUTHORIZATION,
+    REQUEST_ID,
+    STICKY,
+    caller_headers,
+    engine_head,
+    first_of_each,
+    valid_request_id,
+)
 from loramux_serving.relay.ports import Gate, Passage
 from loramux_serving.relay.refusal import Refusal
 from loramux_serving.relay.renaming import Renaming
@@ -22,6 +29,7 @@ from loramux_serving.relay.upstream import Upstream
 from loramux_serving.settings import RelaySettings
 
 _KEPT_NAMES = 4096
+_IDS = 256
 
 
 class Relay:
@@ -32,6 +40,7 @@ class Relay:
         self._gate = gate
         self._upstream = Upstream(settings)
         self._renaming = lru_cache(_KEPT_NAMES)(Renaming)
+        self._new_ids: list[str] = []
 
     async def close(self) -> None:
         """Close idle connections to engines. To be called when no requests come any more."""
@@ -39,16 +48,23 @@ class Relay:
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request and record it, whatever happens. Cancelled when its caller leaves."""
-        request_id = valid_request_id(exchange.head.headers) or os.urandom(16).hex()
-        story = Story(request_id, exchange.head.endpoint, perf_counter())
+        told = first_of_each(exchange.head.headers)
+        authorization = told[AUTHORIZATION].decode("latin-1") if AUTHORIZATION in told else None
+        sticky = told[STICKY].decode("latin-1") if STICKY in told else None
+        own_id = valid_request_id(told[REQUEST_ID]) if REQUEST_ID in told else None
+        if own_id is None and not self._new_ids:
+            self._new_ids = _random_ids()
+        story = Story(own_id or self._new_ids.pop(), exchange.head.endpoint, perf_counter())
         passage: Passage | None = None
         try:
-            request = await self._asked(exchange, story)
-            headers = exchange.head.headers
-            passage = await self._gate.enter(
-                first(headers, b"authorization"), request.model, first(headers, STICKY), story, exchange.end_now
-            )
-            await self._ask_engines(passage, exchange, request, story)
+            request = await self._asked(exchange, authorization, story)
+            passage = await self._gate.enter(authorization, request.model, sticky, story, exchange.end_now)
+            while True:  # one engine after another, as long as the caller has got nothing
+                try:
+                    await self._ask(passage, exchange, request, story)
+                    break
+                except (EngineUnavailable, EngineFailed, AdapterLost) as error:
+                    await passage.again(error)
         except LoramuxError as error:
             story.failed(error)
             headers = [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
@@ -65,13 +81,13 @@ class Relay:
             else:
                 passage.leave()
 
-    async def _asked(self, exchange: Exchange, story: Story) -> InferenceRequest:
+    async def _asked(self, exchange: Exchange, authorization: str | None, story: Story) -> InferenceRequest:
         """Who is not known learns nothing of what is wrong with the body, nor is it waited for."""
-        authorization = first(exchange.head.headers, b"authorization")
         if not exchange.body_complete:
             await self._gate.check(authorization, story)
+            await exchange.arrival()
         try:
-            body = await exchange.body()
+            body = exchange.take_body()
             story.started_at = perf_counter()
             request = decode(exchange.head.endpoint, body)
         except (RequestInvalid, Refusal):
@@ -80,40 +96,47 @@ class Relay:
         story.streamed = request.stream
         return request
 
-    async def _ask_engines(self, passage: Passage, exchange: Exchange, request: InferenceRequest, story: Story) -> None:
-        """Ask one engine after another, as long as the caller has got nothing."""
-        while True:
-            try:
-                await self._ask(passage, exchange, request, story)
-            except (EngineUnavailable, EngineFailed, AdapterLost) as error:
-                await passage.again(error)
-            else:
-                return
-
     async def _ask(self, passage: Passage, exchange: Exchange, request: InferenceRequest, story: Story) -> None:
         """One try. Raises `EngineError` only while the caller has got nothing."""
         target = story.target
         assert target is not None, "a passage notes its target"
+        engine_name = target.engine_name
         pool = self._upstream.pool(passage.url)
-        body = rewrite(request, target.engine_name)
+        body = rewrite(request, engine_name)
         head = engine_head(request.endpoint, pool.host, story.request_id, len(body), exchange.head.headers)
-        async with pool.exchange(head, body) as reply:
-            own = b"x-request-id: %b\r\n%b" % (story.request_id.encode("ascii"), _place(target, story.replica or ""))
+        reply = await pool.acquire(head, body)
+        whole = False
+        try:
+            place = _place(target.adapter, target.version, story.replica)
+            own = b"x-request-id: %b\r\n%b" % (story.request_id.encode("ascii"), place)
             headers = caller_headers(reply.headers, own)
-            renaming = self._renaming(target.engine_name, request.model)
-            if is_stream(reply):
+            renaming = self._renaming(engine_name, request.model)
+            if reply.is_stream:
                 scanner = FrameScanner(renaming, drop_usage=request.injects_usage)
                 await pass_stream(reply, exchange, headers, scanner, story)
             else:
-                missing = None if target.is_base else target.engine_name.encode()
-                await pass_document(reply, exchange, headers, renaming, story, missing=missing)
+                missing = None if target.version is None else engine_name.encode()
+                document = reply.whole()
+                if document is not None:
+                    pass_whole(reply.status, document, exchange, headers, renaming, story, missing=missing)
+                else:
+                    await pass_document(reply, exchange, headers, renaming, story, missing=missing)
+            whole = True
+        finally:
+            pool.give_back(reply, whole=whole)
+
+
+def _random_ids() -> list[str]:
+    """Of 16 bytes each. Many at a time, as each draw is a system call."""
+    drawn = os.urandom(16 * _IDS).hex()
+    return [drawn[start : start + 32] for start in range(0, 32 * _IDS, 32)]
 
 
 @lru_cache(_KEPT_NAMES)
-def _place(target: Target, replica: str) -> bytes:
+def _place(adapter: str, version: int | None, replica: str | None) -> bytes:
     """Lines that say who answered."""
-    told = b"x-loramux-adapter: %b\r\nx-loramux-replica: %b\r\n" % (target.adapter.encode(), replica.encode())
-    return told if target.version is None else told + b"x-loramux-version: %d\r\n" % target.version
+    lines = b"x-loramux-adapter: %b\r\nx-loramux-replica: %b\r\n" % (adapter.encode(), (replica or "").encode())
+    return lines if version is None else lines + b"x-loramux-version: %d\r\n" % version
 
 
 def _answer(exchange: Exchange, story: Story, headers: Headers, body: bytes) -> None:

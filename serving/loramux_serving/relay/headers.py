@@ -5,6 +5,7 @@ import re
 from loramux_serving.relay.framing import Headers
 from loramux_serving.relay.refusal import malformed
 
+AUTHORIZATION = b"authorization"
 REQUEST_ID = b"x-request-id"
 STICKY = b"x-loramux-sticky"
 
@@ -26,7 +27,7 @@ HOP_BY_HOP = frozenset(
 
 _NOT_FOR_ENGINE = HOP_BY_HOP | {
     b"accept-encoding",  # the relay reads what comes back
-    b"authorization",  # the caller's secret, and the gateway's
+    AUTHORIZATION,  # the caller's secret, and the gateway's
     b"content-length",
     b"cookie",
     b"expect",
@@ -45,35 +46,29 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """But for CR and LF, which are counted."""
 
 
-def first(headers: Headers, name: bytes) -> str | None:
-    """Value of the first header of that name."""
-    for key, value in headers:
-        if key == name:
-            return value.decode("latin-1")
-    return None
+def first_of_each(headers: Headers) -> dict[bytes, bytes]:
+    """By name, the first value."""
+    return dict(reversed(headers))
 
 
-def valid_request_id(headers: Headers) -> str | None:
-    """The caller's own request id, None where there is none that may be repeated."""
-    for key, value in headers:
-        if key == REQUEST_ID:
-            return value.decode("ascii") if _REQUEST_ID.fullmatch(value) else None
-    return None
+def valid_request_id(value: bytes) -> str | None:
+    """The caller's own request id, None where it may not be repeated."""
+    return value.decode("ascii") if _REQUEST_ID.fullmatch(value) else None
 
 
 def engine_head(path: str, host: bytes, request_id: str, body_bytes: int, headers: Headers) -> bytes:
     """The head of the request to the engine: the caller's headers without those that concern only its connection or
     are its secrets; framing and host are set anew. Raises `Refusal` for a value with a control character."""
     kept = _kept(headers, _NOT_FOR_ENGINE)
-    told = b"".join(kept)
-    if _CONTROL.search(told) or told.count(b"\n") != len(kept) or told.count(b"\r") != len(kept):
+    lines = b"".join(kept)
+    if _CONTROL.search(lines) or lines.count(b"\n") != len(kept) or lines.count(b"\r") != len(kept):
         raise malformed("A header has a control character.")
     return b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n" % (
         path.encode("ascii"),
         host,
         body_bytes,
         request_id.encode("ascii"),
-        told,
+        lines,
     )
 
 
@@ -82,7 +77,7 @@ def caller_headers(engine: Headers, own: bytes) -> bytes:
     return b"".join(_kept(engine, _NOT_FOR_CALLER)) + own
 
 
-def lines(headers: Headers) -> bytes:
+def joined(headers: Headers) -> bytes:
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 

@@ -55,14 +55,14 @@ class LocalGate:
         story.key_id = principal.key_id
         target = story.target = self.names.resolve(model, sticky, principal.key_id)
         self.authenticator.require_adapter(principal, target.adapter)
-        place = self._admission.admit(
-            principal, target.adapter, None if target.is_base else target.engine_name, lambda: self._foresee(target)
-        )
-        await place.enter()
-        story.queue_s = place.waited_s
+        slot = None if target.version is None else target.engine_name
+        place = self._admission.admit(principal, target.adapter, slot, lambda: self._foresee(target))
+        if not place.enter_now():
+            await place.wait()
+        waited_s = story.queue_s = place.waited_s
         passage = LocalPassage(self, principal, model, sticky, story, place, end_request)
         try:
-            if not passage.hold_now():
+            if waited_s > 0 or not passage.hold_now(target):
                 await passage.find()
         except BaseException:
             passage.give_back()
@@ -114,25 +114,23 @@ class LocalPassage:
         self._story = story
         self._place = place
         self._end_request = end_request
-        self._tried: list[str] = []
+        self._tried: tuple[str, ...] = ()
         self._lease: Lease | None = None
         self._replica: Replica | None = None
         self._target: Target | None = None
         self.url = ""
 
-    def hold_now(self) -> bool:
-        """Hold the target on a replica, where nothing has to be waited for, nor was. Raises `EngineUnavailable`."""
-        if self._place.waited_s > 0:
-            return False
-        story, gate = self._story, self._gate
-        target = story.target
-        assert target is not None, "it was resolved"
-        replica = gate.fleet.pick(target, self._tried)
+    def hold_now(self, target: Target) -> bool:
+        """Hold `target` on a replica, where nothing has to be waited for. Raises `EngineUnavailable`."""
+        gate = self._gate
+        replica = gate.fleet.pick(target)
         lease = gate.leases.lease_now(target, replica.id, self._end_request)
         if lease is None:
             return False
-        story.replica = replica.id
-        self._holds(lease, replica, target)
+        self._lease, self._replica, self._target = lease, replica, target
+        self._story.replica = replica.id
+        self.url = replica.url
+        gate.fleet.begin(target, replica.id)
         return True
 
     async def find(self) -> None:
@@ -155,8 +153,10 @@ class LocalPassage:
         story = self._story
         if story.outcome == "interrupted" and self._replica is not None:
             self._replica.suspect()
-        self._place.spend(story.tokens)
-        self.give_back()
+        if self._place.limited and story.usage is not None:
+            self._place.spend(story.usage.total)
+        self._let_go()
+        self._place.leave()
         self._gate.tell(story)
 
     def give_back(self) -> None:
@@ -199,9 +199,10 @@ class LocalPassage:
         self._gate.fleet.begin(target, replica.id)
 
     def _let_go(self) -> None:
-        lease, self._lease = self._lease, None
-        if lease is not None and self._replica is not None and self._target is not None:
-            self._gate.fleet.end(self._target, self._replica.id)
+        lease, replica, target = self._lease, self._replica, self._target
+        if lease is not None and replica is not None and target is not None:
+            self._lease = None
+            self._gate.fleet.end(target, replica.id)
             lease.end()
 
     def _failed(self, error: EngineError) -> None:
@@ -210,7 +211,7 @@ class LocalPassage:
         assert replica is not None
         if isinstance(error, AdapterLost) and target is not None:
             self._gate.leases.lost(target, replica.id)
-        self._tried.append(replica.id)
+        self._tried = (*self._tried, replica.id)
         replica.suspect()
         if len(self._tried) > self._gate.retries:
             raise EngineUnavailable(

@@ -83,14 +83,24 @@ class Names(Protocol):
 
 
 class Admitted(Protocol):
-    """A place at the engines, from `enter` to `leave`. `waited_s` is the time in the queue."""
+    """A place at the engines, from `enter_now` or `wait` to `leave`. `waited_s` is the time in the queue."""
 
     @property
     def waited_s(self) -> float: ...
 
-    async def enter(self) -> None:
-        """Wait for the place, fairly between adapters. Raises `RateLimited`, `QueueFull`, `QueueTimeout`, each with
-        `retry_after_s`; then none is held."""
+    @property
+    def limited(self) -> bool:
+        """False: no limit counts the request, and `spend` need not be called."""
+        ...
+
+    def enter_now(self) -> bool:
+        """Take the place at once. False: there is none now, and `wait` must follow. Raises `RateLimited` and
+        `QueueFull`, each with `retry_after_s`; then none is held."""
+        ...
+
+    async def wait(self) -> None:
+        """Wait for the place, fairly between adapters. Raises `QueueTimeout` with `retry_after_s`; then none is
+        held."""
         ...
 
     def leave(self) -> None:

@@ -7,7 +7,7 @@ are answered in the order in which they came.
 
 import asyncio
 import contextvars
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import httptools
 import structlog
@@ -32,6 +32,7 @@ MAX_PIPELINED = 16
 """Requests read ahead of the one that is answered. Reading on is how it is noticed that a caller has left."""
 
 _ROUTES = {path.encode(): path for path in ENDPOINTS}
+_HEAD, _REST_OF_HEAD, _BODY = Awaits
 
 
 def relay_protocol(relay: Relay) -> type[asyncio.Protocol]:
@@ -46,12 +47,16 @@ class RelayProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._limits = self.relay.settings
-        self._awaits = Awaits.HEAD
+        limits = self._limits = self.relay.settings
+        # What each request needs: a setting of pydantic's takes long to read.
+        self._max_head_bytes, self._max_body_bytes = limits.max_head_bytes, limits.max_body_bytes
+        self._awaits = _HEAD
         self._head_bytes = 0
+        """Bytes that came since the head began, but for the piece of `_piece_bytes` that is read now."""
+        self._piece_bytes = 0
         self._beside_bytes = 0
         """Bytes since the last ones of a body: of a chunk's extension, or of trailers."""
-        self._framing = Framing(None, False)
+        self._framing = Framing()
         self._deadline = Deadline(self.loop, self._limits, excused=self._excused, overdue=self._overdue)
         self._stall_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
@@ -70,7 +75,7 @@ class RelayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._context = contextvars.copy_context()
-        self._watch()
+        self._deadline.watch(self._awaits)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._deadline.stop()
@@ -84,44 +89,62 @@ class RelayProtocol(HttpToolsProtocol):
             self._current.disconnected = True
             self._current.message_event.set()
         if isinstance(self.cycle, Exchange):
-            self.cycle = None  # uvicorn would treat it as one of its own
+            self.cycle = None  # type: ignore[assignment]  # uvicorn would treat it as one of its own
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._read(data)
-        if self._arriving is not None:
-            self._begin(self._arriving)
-
-    def _read(self, data: bytes) -> None:
-        if self._discarded_bytes is not None:
-            self._discarded_bytes += len(data)
-            if self._discarded_bytes > LINGER_BYTES:
-                self.transport.abort()
+        if self._refusal is not None or self._discarded_bytes is not None:
+            self._discard(data)
             return
-        if self._refusal is not None:
-            return
-        self._beside_bytes += len(data)
+        length = self._piece_bytes = len(data)
+        self._beside_bytes += length
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._decline_upgrade(data[upgrade.args[0] :])
-            return
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             self._refuse(cause if isinstance(cause, Refusal) else malformed(f"The request can not be read: {cause}."))
-            return
         except httptools.HttpParserError as error:
             self._refuse(malformed(f"The request is not HTTP: {error}."))
-            return
-        if self._awaits is Awaits.REST_OF_HEAD:
-            self._head_bytes += len(data)
-            if self._head_bytes > self._limits.max_head_bytes + HIGH_WATER_LIMIT:
-                self._refuse(head_too_large(self._limits.max_head_bytes))
+        else:
+            if self._awaits is _HEAD and self._arriving is not None:
+                if self._deadline.runs:
+                    self._deadline.stop()
+            else:
+                self._rest_follows(length)
+        exchange = self._arriving
+        if exchange is not None:
+            self._arriving = None
+            self._current = exchange
+            self._ahead_bytes = 0
+            tasks: set[Any] = self.tasks
+            task = EagerTask(exchange.run_asgi(self.app), self.loop, tasks.discard)
+            exchange.waiting_task = task
+            tasks.add(task)
+            task.start()
+
+    def _rest_follows(self, length: int) -> None:
+        """So many bytes have come, and no request is to begin, or the next one's first bytes have come too."""
+        awaits = self._awaits
+        if awaits is _REST_OF_HEAD:
+            self._head_bytes += length
+            if self._head_bytes > self._max_head_bytes + HIGH_WATER_LIMIT:
+                self._refuse(head_too_large(self._max_head_bytes))
                 return
-        elif self._awaits is Awaits.BODY and self._beside_bytes > self._limits.max_head_bytes + HIGH_WATER_LIMIT:
+        elif awaits is _BODY and self._beside_bytes > self._max_head_bytes + HIGH_WATER_LIMIT:
             self._refuse(malformed("A chunk's extension or the trailers are too large."))
             return
-        self._watch()
+        if awaits is _HEAD and self._busy():
+            self._deadline.stop()
+        else:
+            self._deadline.watch(awaits)
+
+    def _discard(self, data: bytes) -> None:
+        if self._discarded_bytes is not None:
+            self._discarded_bytes += len(data)
+            if self._discarded_bytes > LINGER_BYTES:
+                self.transport.abort()
 
     def _decline_upgrade(self, rest: bytes) -> None:
         """No protocol is switched to, so the request is served as it stands (RFC 9110, section 7.8); Java's HTTP
@@ -131,7 +154,7 @@ class RelayProtocol(HttpToolsProtocol):
         framing = self._framing
         line = b"transfer-encoding: chunked" if framing.chunked else b"content-length: %d" % (framing.length or 0)
         self._resuming = True
-        self._read(b"POST / HTTP/1.1\r\n%b\r\n\r\n%b" % (line, rest))
+        self.data_received(b"POST / HTTP/1.1\r\n%b\r\n\r\n%b" % (line, rest))
 
     # The parser's callbacks.
 
@@ -141,51 +164,47 @@ class RelayProtocol(HttpToolsProtocol):
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
-        self._awaits = Awaits.REST_OF_HEAD
+        self._awaits = _REST_OF_HEAD
         self._head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         if self._resuming:
             return
-        self._head_bytes += len(url)
-        super().on_url(url)
+        self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._resuming or self._awaits is Awaits.BODY:
+        if self._awaits is _BODY:
             return  # trailers are read and dropped: what is no part of the checked head must not count as one
-        self._head_bytes += len(name) + len(value) + 4
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         if self._resuming:
             self._resuming = False
             return
-        method = self.parser.get_method()
-        version = self.parser.get_http_version()
-        self._framing = check_head(method, version, self.headers, self._head_bytes, self._limits.max_head_bytes)
-        endpoint = self._endpoint() if method == b"POST" else None
+        parser, headers = self.parser, self.headers
+        method = parser.get_method()
+        version = parser.get_http_version()
+        head_bytes = self._head_bytes + self._piece_bytes
+        if head_bytes > self._max_head_bytes:  # of which some may be none of the head's
+            head_bytes = len(self.url) + sum([len(name) + len(value) + 4 for name, value in headers])
+        framing = self._framing = check_head(method, version, headers, head_bytes, self._max_head_bytes)
+        self.expect_100_continue = framing.expects_continue
+        endpoint = (_ROUTES.get(self.url) or self._endpoint()) if method == b"POST" else None
         self._beside_bytes = 0
         if endpoint is None:
             self._begin_scope()
             super().on_headers_complete()
-            self._awaits = Awaits.BODY  # not before: a target that can not be read refuses this request
+            self._awaits = _BODY  # not before: a target that can not be read refuses this request
             return
-        self._awaits = Awaits.BODY
-        head = RequestHead(
-            endpoint=endpoint,
-            headers=self.headers,
-            framing=self._framing,
-            http_10=version == "1.0",
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
-            expects_continue=self.expect_100_continue,
-        )
-        exchange = Exchange(head, self, self.relay.handle, self._limits.max_body_bytes)
-        waits = self._busy()
-        cycle = self.cycle = cast(RequestResponseCycle, exchange)
-        if not waits:
+        self._awaits = _BODY
+        http_10 = version == "1.0"
+        keep_alive = not http_10 and parser.should_keep_alive()
+        head = RequestHead(endpoint, headers, framing, http_10, keep_alive)
+        exchange = Exchange(head, self, self.relay.handle, self._max_body_bytes)
+        before: Any = self.cycle
+        cycle: Any = exchange
+        self.cycle = cycle
+        if before is None or before.response_complete:
             self._arriving = exchange
             return
         self.pipeline.appendleft((cycle, self.app))
@@ -202,11 +221,11 @@ class RelayProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._beside_bytes = 0
         cycle: Any = self.cycle
-        if not isinstance(cycle, Exchange):
+        if type(cycle) is not Exchange:
             super().on_body(body)
             return
         cycle.body_received(body)
-        if cycle is not self._current and cycle is not self._arriving:
+        if cycle is not self._arriving and cycle is not self._current:
             self._ahead_bytes += len(body)
             if self._ahead_bytes > HIGH_WATER_LIMIT:
                 self.flow.pause_reading()
@@ -214,11 +233,11 @@ class RelayProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return  # the body, if any, is still to come: see `_decline_upgrade`
-        self._awaits = Awaits.HEAD
+        self._awaits = _HEAD
         cycle: Any = self.cycle
         if self._framing.chunked and not self.parser.should_keep_alive():
             cycle.keep_alive = False  # a trailer said so, and llhttp reads nothing more
-        if isinstance(cycle, Exchange):
+        if type(cycle) is Exchange:
             cycle.body_ended()
         else:
             super().on_message_complete()
@@ -254,19 +273,9 @@ class RelayProtocol(HttpToolsProtocol):
             return
         # Not at once: the request before it has not given back yet what it held.
         task = self.loop.create_task(cycle.run_asgi(app))
-        cycle.runs_in(task)
+        cycle.waiting_task = task
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
-
-    def _begin(self, exchange: Exchange) -> None:
-        self._arriving = None
-        self._current = exchange
-        self._ahead_bytes = 0
-        tasks: set[Any] = self.tasks
-        task = EagerTask(exchange.run_asgi(self.app), self.loop, tasks.discard)
-        exchange.runs_in(task)
-        tasks.add(task)
-        task.start()
 
     def exchange_ended(self, exchange: Exchange) -> None:
         if not exchange.keep_alive:
@@ -274,37 +283,37 @@ class RelayProtocol(HttpToolsProtocol):
                 self.transport.close()
             else:
                 self._linger()
-        # The next request's task must not inherit what this one has bound to its context.
-        self._context.run(self.on_response_complete)
+        self.on_response_complete()
 
     def on_response_complete(self) -> None:
-        waiting = bool(self.pipeline)
+        self.server_state.total_requests += 1
         if self._discarded_bytes is not None:
             self.pipeline.clear()
-            self.server_state.total_requests += 1
             return
-        self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        waiting = bool(self.pipeline)
         if waiting:
             cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
+            # The next request's task must not inherit what this one has bound to its context.
+            self._context.run(self._start_asgi_task, cycle, app)
         else:
-            self._rest()
+            self._idle_since = self.loop.time()
+            if self._idle_timer is None:
+                self._rest()
         if self._refusal is not None and not waiting and not self.transport.is_closing():
-            self._answer(self._refusal)
+            self._context.run(self._answer, self._refusal)
 
     def _rest(self) -> None:
         """Nothing is to be answered. One timer for all times that this is so: uvicorn's own are two calls for each
         request."""
-        self._idle_since = self.loop.time()
-        if self._idle_timer is None:
-            self._idle_timer = self.loop.call_later(self._limits.keep_alive_s, self._on_idle)
+        self._idle_timer = self.loop.call_later(self._limits.keep_alive_s, self._on_idle)
 
     def _on_idle(self) -> None:
         self._idle_timer = None
-        if self.transport.is_closing() or self._awaits is not Awaits.HEAD or self._busy():
+        if self.transport.is_closing() or self._awaits is not _HEAD or self._busy():
             return  # a request has come; its answer's end begins a new time
         left_s = self._idle_since + self._limits.keep_alive_s - self.loop.time()
         if left_s > 0:
@@ -318,7 +327,7 @@ class RelayProtocol(HttpToolsProtocol):
         """Take nothing more of what the caller sends; answer when it is this request's turn, and close."""
         self._refusal = refusal
         cycle: Any = self.cycle
-        if self._awaits is not Awaits.BODY:
+        if self._awaits is not _BODY:
             if not self._busy():
                 self._answer(refusal)
         elif isinstance(cycle, Exchange):
@@ -363,14 +372,8 @@ class RelayProtocol(HttpToolsProtocol):
 
     # Time.
 
-    def _watch(self) -> None:
-        if self._awaits is Awaits.HEAD and self._busy():
-            self._deadline.stop()
-        else:
-            self._deadline.watch(self._awaits)
-
     def _excused(self) -> bool:
-        return self.flow.read_paused or (self._awaits is not Awaits.BODY and self._busy())
+        return self.flow.read_paused or (self._awaits is not _BODY and self._busy())
 
     def _overdue(self, refusal: Refusal | None) -> None:
         if self.transport.is_closing() or self._refusal is not None:

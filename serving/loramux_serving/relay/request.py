@@ -52,8 +52,14 @@ def decode(endpoint: str, body: bytes) -> InferenceRequest:
         fields = _fields.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestInvalid(f"The body must be a JSON object: {error}.") from error
-    model = _model(fields)
-    stream = bool(_value(_flag, fields, "stream", "a boolean"))
+    if "model" not in fields:
+        raise RequestInvalid("The parameter `model` is missing.", details={"param": "model"})
+    model = _value(_text, fields, "model", "a string")
+    if not model:
+        raise RequestInvalid("The parameter `model` must not be empty.", details={"param": "model"})
+    stream = "stream" in fields and bool(_value(_flag, fields, "stream", "a boolean"))
+    if "stream_options" not in fields:
+        return InferenceRequest(endpoint, model, stream, fields)
     options = _value(_options, fields, "stream_options", "an object")
     asked = options is not None and bool(_value(_flag, options, "include_usage", "a boolean"))
     return InferenceRequest(endpoint, model, stream, fields, options, asked)
@@ -64,21 +70,12 @@ def rewrite(request: InferenceRequest, engine_name: str) -> bytes:
     fields = dict(request.fields)
     if engine_name != request.model:
         fields["model"] = msgspec.Raw(msgspec.json.encode(engine_name))
-    if request.injects_usage:
+    if request.stream and request.injects_usage:
         # `continuous_usage_stats` has no effect in vLLM without `include_usage`; it must not get one through ours.
         options = {key: value for key, value in (request.options or {}).items() if key != "continuous_usage_stats"}
         options["include_usage"] = _TRUE
         fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
     return msgspec.json.encode(fields)
-
-
-def _model(fields: Mapping[str, msgspec.Raw]) -> str:
-    if "model" not in fields:
-        raise RequestInvalid("The parameter `model` is missing.", details={"param": "model"})
-    model = _value(_text, fields, "model", "a string")
-    if not model:
-        raise RequestInvalid("The parameter `model` must not be empty.", details={"param": "model"})
-    return model
 
 
 def _value(decoder: msgspec.json.Decoder[_T], fields: Mapping[str, msgspec.Raw], name: str, kind: str) -> _T | None:

@@ -16,7 +16,7 @@ CLIENT_CLOSED = 499
 
 class Story(msgspec.Struct):
     """`started_at` is on the clock of `time.perf_counter`, since a loop's own may tell milliseconds only. Until
-    something else is noted, the request has failed within the gateway."""
+    something else is noted, the request has failed within the gateway. `ended_at` is for who is told of its end."""
 
     request_id: str
     endpoint: str
@@ -59,14 +59,6 @@ class Story(msgspec.Struct):
     def interrupted(self, status: int, code: str) -> None:
         """The engine broke off after `status` had been sent."""
         self.status, self.error_code, self.outcome = status, code, "interrupted"
-
-    @property
-    def tokens(self) -> int:
-        return self.usage.prompt + self.usage.completion if self.usage else 0
-
-    def end(self) -> None:
-        """Nothing more will be noted."""
-        self.ended_at = perf_counter()
 
     def record(self) -> RequestRecord:
         """Of a story that has ended, else as of now. Times are whole microseconds."""

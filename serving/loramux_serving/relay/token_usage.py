@@ -19,6 +19,11 @@ class Usage(msgspec.Struct, frozen=True):
     def completion(self) -> int:
         return self.completion_tokens or self.output_tokens or 0
 
+    @property
+    def total(self) -> int:
+        prompt = self.prompt_tokens or self.input_tokens or 0
+        return prompt + (self.completion_tokens or self.output_tokens or 0)
+
 
 class _Nested(msgspec.Struct, frozen=True):
     usage: Usage | None = None
@@ -31,24 +36,22 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 _decoder = msgspec.json.Decoder(_Answer)
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def usage_of(document: bytes) -> Usage | None:
     """Usage of a JSON answer, or of a frame of a stream; None where it has none or is not JSON."""
-    answer = _decoded(document)
-    if answer is None:
+    try:
+        answer = _decoder.decode(document)
+    except _NOT_JSON:
         return None
     return answer.usage or (answer.response.usage if answer.response else None)
 
 
 def is_usage_only(document: bytes) -> bool:
     """True for the frame that `stream_options.include_usage` adds: usage, and an empty list of choices."""
-    answer = _decoded(document)
-    return answer is not None and answer.usage is not None and answer.choices == []
-
-
-def _decoded(document: bytes) -> _Answer | None:
     try:
-        return _decoder.decode(document)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+        answer = _decoder.decode(document)
+    except _NOT_JSON:
+        return False
+    return answer.usage is not None and answer.choices == []

@@ -3,7 +3,6 @@
 import asyncio
 import ssl
 from collections import deque
-from types import TracebackType
 from urllib.parse import urlsplit
 
 from loramux_adapters.errors import EngineFailed, EngineUnavailable
@@ -44,7 +43,9 @@ class EnginePool:
         self._address = parts.hostname or ""
         self._port = parts.port or (443 if secure else 80)
         self._tls = ssl.create_default_context() if secure else None
-        self._settings = settings
+        self._first_byte_s, self._idle_s = settings.first_byte_timeout_s, settings.idle_timeout_s
+        self._keep_alive_s = settings.upstream_keep_alive_s
+        self._connect_s = settings.connect_timeout_s
         self._loop = asyncio.get_running_loop()  # asked once: it takes a system call
         self._free = settings.upstream_connections
         self._line: deque[asyncio.Future[None]] = deque()
@@ -55,18 +56,13 @@ class EnginePool:
     def idle_count(self) -> int:
         return len(self._idle)
 
-    def exchange(self, head: bytes, body: bytes) -> "EngineExchange":
-        """A context manager around one request: entered, the head of its answer is there. On exit the connection goes
-        back if the answer was taken whole, else it is closed.
-
-        Entering raises `EngineUnavailable` where the engine can not be reached, `EngineFailed`, `EngineTimeout`. A
-        request on a kept connection that closes before any byte of an answer is sent once more on a new one: the
-        engine closed it while the request was on its way (RFC 9112, section 9.3.1).
-        """
-        return EngineExchange(self, head, body)
-
     async def acquire(self, head: bytes, body: bytes) -> EngineConnection:
-        """For `EngineExchange`: a connection with the head of the answer. `give_back` ends it."""
+        """Send a request; the connection, with the head of the answer. `give_back` must follow.
+
+        Raises `EngineUnavailable` where the engine can not be reached, `EngineFailed`, `EngineTimeout`; then nothing
+        is held. A request on a kept connection that closes before any byte of an answer is sent once more on a new
+        one: the engine closed it while the request was on its way (RFC 9112, section 9.3.1).
+        """
         if self._free > 0:
             self._free -= 1
         else:
@@ -76,10 +72,16 @@ class EnginePool:
         try:
             connection = self._take_idle()
             if connection is not None:
-                entered = await self._answers(connection, head, body)
+                connection.send(head, body, first_byte_s=self._first_byte_s, idle_s=self._idle_s)
+                try:
+                    await connection.reach(Stage.HEAD)
+                    entered = True
+                except EngineFailed:
+                    if connection.answered:
+                        raise
             if not entered:
                 connection = await self._connect()
-                self._send(connection, head, body)
+                connection.send(head, body, first_byte_s=self._first_byte_s, idle_s=self._idle_s)
                 await connection.reach(Stage.HEAD)
                 entered = True
         finally:
@@ -90,19 +92,12 @@ class EnginePool:
         assert connection is not None
         return connection
 
-    async def _answers(self, connection: EngineConnection, head: bytes, body: bytes) -> bool:
-        """Send on a kept connection. False where it turned out to be closed before the engine saw the request."""
-        self._send(connection, head, body)
-        try:
-            await connection.reach(Stage.HEAD)
-        except EngineFailed:
-            if connection.answered:
-                raise
-            return False
-        return True
-
     def give_back(self, connection: EngineConnection, *, whole: bool) -> None:
-        self._release()
+        """The connection is kept if the answer was taken `whole`, else it is closed."""
+        if self._line:
+            self._release()
+        else:
+            self._free += 1
         if not connection.release() or not whole:
             connection.abort()
             return
@@ -137,21 +132,15 @@ class EnginePool:
         while self._idle:
             self._idle.pop().abort()
 
-    def _send(self, connection: EngineConnection, head: bytes, body: bytes) -> None:
-        connection.send(
-            head, body, first_byte_s=self._settings.first_byte_timeout_s, idle_s=self._settings.idle_timeout_s
-        )
-
     async def _connect(self) -> EngineConnection:
         await in_task()
         try:
-            async with asyncio.timeout(self._settings.connect_timeout_s):
+            async with asyncio.timeout(self._connect_s):
                 _, connection = await self._loop.create_connection(
                     lambda: EngineConnection(self._lost), self._address, self._port, ssl=self._tls
                 )
         except TimeoutError as error:
-            limit_s = self._settings.connect_timeout_s
-            raise EngineUnavailable(f"The engine could not be reached within {limit_s:g} s.") from error
+            raise EngineUnavailable(f"The engine could not be reached within {self._connect_s:g} s.") from error
         except OSError as error:
             raise EngineUnavailable("The engine could not be reached.") from error
         return connection
@@ -162,7 +151,7 @@ class EnginePool:
             return None
         connection = self._idle.pop()
         age_s = self._loop.time() - connection.idle_since
-        if connection.alive and age_s < self._settings.upstream_keep_alive_s:
+        if age_s < self._keep_alive_s and connection.alive:
             return connection
         connection.abort()
         return None
@@ -172,33 +161,13 @@ class EnginePool:
             self._idle.remove(connection)
 
     def _sweep_later(self) -> None:
-        due = self._idle[0].idle_since + self._settings.upstream_keep_alive_s
+        due = self._idle[0].idle_since + self._keep_alive_s
         self._sweeper = self._loop.call_at(due, self._sweep)
 
     def _sweep(self) -> None:
         self._sweeper = None
-        oldest = self._loop.time() - self._settings.upstream_keep_alive_s
+        oldest = self._loop.time() - self._keep_alive_s
         while self._idle and self._idle[0].idle_since <= oldest:
             self._idle.popleft().abort()
         if self._idle:
             self._sweep_later()
-
-
-class EngineExchange:
-    """See `EnginePool.exchange`."""
-
-    def __init__(self, pool: EnginePool, head: bytes, body: bytes) -> None:
-        self._pool = pool
-        self._head = head
-        self._body = body
-        self._connection: EngineConnection | None = None
-
-    async def __aenter__(self) -> EngineConnection:
-        self._connection = await self._pool.acquire(self._head, self._body)
-        return self._connection
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._connection is not None:
-            self._pool.give_back(self._connection, whole=error is None)

@@ -188,13 +188,13 @@ class _AdapterSeries:
         requests = self._by_end.get(end)
         if requests is None:
             requests = self._by_end[end] = self._requests.labels(self._label, *end)
-        requests.inc()
+        requests.value += 1
         if record.queue_s is not None:
             self._queue.observe(record.queue_s)
         if record.prompt_tokens > 0:
-            self._prompt_tokens.inc(record.prompt_tokens)
+            self._prompt_tokens.value += record.prompt_tokens
         if record.completion_tokens > 0:
-            self._completion_tokens.inc(record.completion_tokens)
+            self._completion_tokens.value += record.completion_tokens
         whole = record.outcome == "ok"
         if whole:
             self._duration.observe(record.duration_s)

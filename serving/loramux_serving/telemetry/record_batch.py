@@ -1,6 +1,7 @@
 """Ended requests, recorded some at a time."""
 
 import asyncio
+from time import perf_counter
 
 from loramux_serving.relay.ports import Recorder
 from loramux_serving.relay.story import Story
@@ -23,7 +24,7 @@ class RecordBatch:
         self._timer: asyncio.TimerHandle | None = None
 
     def tell(self, story: Story) -> None:
-        story.end()
+        story.ended_at = perf_counter()
         self._stories.append(story)
         if len(self._stories) >= MOST:
             self.flush()

@@ -17,7 +17,7 @@ LATE_S = 0.1
 """How long a line may wait for others, to be written with them."""
 _MOST_BYTES = 64 * 1024
 
-_NAME = __name__.encode()
+_LINE = b'{"event":"request","level":"info","logger":"%b","timestamp":"%%b' % __name__.encode()
 _log = structlog.get_logger(__name__)
 
 
@@ -54,22 +54,16 @@ class RequestLog:
             self._stream.write(hide_secrets(lines.decode()))
             self._stream.flush()
 
-    def _timestamp(self) -> bytes:
-        """Now, in UTC, as structlog writes it."""
-        second, part = divmod(time.time_ns(), 1_000_000_000)
-        if second != self._second:
-            self._second, self._prefix = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
-        return b"%b.%06dZ" % (self._prefix, part // 1000)
-
     def _write(self, record: RequestRecord) -> None:
         if not self._json:
             _log.info("request", **msgspec.to_builtins(record))
             return
-        self._lines += b'{"event":"request","level":"info","logger":"%b","timestamp":"%b",%b\n' % (
-            _NAME,
-            self._timestamp(),
-            self._encode(record)[1:],
-        )
+        second, part = divmod(time.time_ns(), 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._prefix = _LINE % time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+        # The time in UTC, as structlog writes it.
+        self._lines += b'%b.%06dZ",%b\n' % (self._prefix, part // 1000, self._encode(record)[1:])
         if len(self._lines) > _MOST_BYTES:
             self.flush()
         elif self._timer is None:

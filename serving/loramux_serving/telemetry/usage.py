@@ -27,7 +27,9 @@ class UsageLedger:
 
     def record(self, record: RequestRecord) -> None:
         if record.adapter is not None:
-            use = self._uses.setdefault(record.adapter, Use())
+            use = self._uses.get(record.adapter)
+            if use is None:
+                use = self._uses[record.adapter] = Use()
             use.requests += 1
             use.prompt_tokens += record.prompt_tokens
             use.completion_tokens += record.completion_tokens

@@ -76,7 +76,7 @@ class _Version:
         if requests is None:
             requests = self._requests.labels(self._adapter, self._label, record.outcome)
             self._by_outcome[record.outcome] = requests
-        requests.inc()
+        requests.value += 1
         if record.outcome == "ok":
             if self._duration is None:
                 self._duration = self._durations.labels(self._adapter, self._label)
