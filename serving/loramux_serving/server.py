@@ -2,7 +2,7 @@
 
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -13,7 +13,6 @@ from contextlib import (
 )
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import structlog
 import uvicorn
@@ -28,15 +27,12 @@ from loramux_serving.base.location import locate_base
 from loramux_serving.bootstrap import build
 from loramux_serving.demo import Demo
 from loramux_serving.home import Home
-from loramux_serving.relay.protocol import relay_protocol
+from loramux_serving.relay.protocol import PLAIN, relay_protocol
 from loramux_serving.services import Services
 from loramux_serving.settings import Settings
 from loramux_serving.telemetry.logs import configure
 from loramux_serving.workers.control_server import ControlServer, private_path
 from loramux_serving.workers.port import SharedPort
-
-_PLAIN: Mapping[str, Any] = {"ws": "none", "log_config": None, "access_log": False, "server_header": False}
-"""How uvicorn is used everywhere."""
 
 _log = structlog.get_logger(__name__)
 
@@ -77,9 +73,8 @@ def _serve_alone(services: Services, running: AbstractAsyncContextManager[None],
     config = uvicorn.Config(
         create_app(services, running),
         http=relay_protocol(services.relay),
-        timeout_keep_alive=int(settings.relay.keep_alive_s),
         timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
-        **_PLAIN,
+        **PLAIN,
     )
     server = uvicorn.Server(config)
     with suppress(KeyboardInterrupt):
@@ -97,7 +92,7 @@ def _serve_with_workers(services: Services, running: AbstractAsyncContextManager
             http="httptools",
             date_header=False,  # the worker's answer has one
             timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
-            **_PLAIN,
+            **PLAIN,
         )
         server = ControlServer(config, services.crew, port)
         with suppress(KeyboardInterrupt):

@@ -56,7 +56,6 @@ class FakeAdmitted:
     spent: int = 0
     stepped_aside: int = 0
     waited_s: float = 0.25
-    limited: bool = True
 
     def spend(self, tokens: int) -> None:
         self.spent += tokens

@@ -16,7 +16,7 @@ from loramux_bench.overhead.rounds import Rounds
 from loramux_bench.overhead.side import DIRECT, LORAMUX, Side
 from loramux_bench.overhead.turns import take_turns
 from loramux_bench.overhead.workplace import Workplace
-from loramux_bench.overhead.wrk import Shot, Wrk
+from loramux_bench.overhead.wrk import Shot, Wrk, rps_of
 from loramux_bench.studies.ratio import Ratio
 from loramux_bench.studies.study import ms, table
 
@@ -68,19 +68,19 @@ def _row(side: str, found: Rounds[Shot]) -> Row:
     own = rounds.of(found, side).values()
     return Row(
         side=side,
-        rps=rounds.middle(found, side, _rps),
+        rps=rounds.middle(found, side, rps_of),
         p50_s=rounds.middle(found, side, lambda shot: shot.p50_s),
         p99_s=rounds.middle(found, side, lambda shot: shot.p99_s),
-        to_one=None if side == DIRECT else rounds.ratio(found, side, ONE, _rps),
+        to_one=None if side == DIRECT else rounds.ratio(found, side, ONE, rps_of),
         memory_bytes=max(one.used.memory_bytes for one in own),
         errors=sum(one.seen.errors for one in own),
-        limits=limited(found, side, _rps),
+        limits=limited(found, side, rps_of),
     )
 
 
 def goals(found: Rounds[Shot], adapters: int) -> list[Goal]:
     """Pure."""
-    ratio = rounds.ratio(found, ALL, ONE, _rps)
+    ratio = rounds.ratio(found, ALL, ONE, rps_of)
     text = f"requests a second with {adapters} adapters, all asked for, ≥ {WITHIN:g}× those with one"
     if ratio is None:
         return [Goal(text, "not measured", None)]
@@ -90,10 +90,6 @@ def goals(found: Rounds[Shot], adapters: int) -> list[Goal]:
 def remarks(rows: Sequence[Row]) -> list[str]:
     said = [f"{row.side}: {row.errors} errors." for row in rows if row.errors]
     return said + [f"{row.side}: {why}." for row in rows for why in row.limits]
-
-
-def _rps(shot: Shot) -> float:
-    return shot.rps
 
 
 def _table(rows: Sequence[Row], adapters: int) -> Table:

@@ -13,7 +13,7 @@ from loramux_bench.overhead.rounds import Rounds, Taken
 from loramux_bench.overhead.side import DIRECT
 from loramux_bench.overhead.turns import take_turns
 from loramux_bench.overhead.workplace import Workplace
-from loramux_bench.overhead.wrk import Shot, Wrk
+from loramux_bench.overhead.wrk import Shot, Wrk, rps_of
 from loramux_bench.studies.ratio import Ratio
 from loramux_bench.studies.study import ms, table
 
@@ -77,25 +77,25 @@ def _row(side: str, connections: int, found: Rounds[Shot]) -> Row:
     return Row(
         side=side,
         connections=connections,
-        rps=rounds.middle(found, side, _rps),
+        rps=rounds.middle(found, side, rps_of),
         p50_s=rounds.middle(found, side, _p50),
         p99_s=rounds.middle(found, side, _p99),
         errors=sum(one.seen.errors for one in own),
         added_p50_s=rounds.added(found, side, DIRECT, _p50),
         added_p99_s=rounds.added(found, side, DIRECT, _p99),
-        to_direct=rounds.ratio(found, side, DIRECT, _rps),
-        to_peer=rounds.ratio(found, side, AGAINST, _rps),
+        to_direct=rounds.ratio(found, side, DIRECT, rps_of),
+        to_peer=rounds.ratio(found, side, AGAINST, rps_of),
         busy=max(one.used.side for one in own),
         memory_bytes=max(one.used.memory_bytes for one in own),
         # One connection waits for itself: there a rate near the engine's own is what is wanted.
-        limits=limited(found, side, _rps) if connections > 1 else (),
+        limits=limited(found, side, rps_of) if connections > 1 else (),
     )
 
 
 def goals(found: Mapping[int, Rounds[Shot]]) -> list[Goal]:
     """Pure."""
     return [
-        at_least(f"requests a second at {MANY} connections", found[MANY], _rps, GOAL_RATE),
+        at_least(f"requests a second at {MANY} connections", found[MANY], rps_of, GOAL_RATE),
         at_most("added p50 at one connection", found[ONE], _p50),
     ]
 
@@ -104,10 +104,6 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     said = [f"{row.side} at {row.connections} connections: {why}." for row in rows for why in row.limits]
     said += [f"{row.side} at {row.connections} connections: {row.errors} errors." for row in rows if row.errors]
     return said
-
-
-def _rps(shot: Shot) -> float:
-    return shot.rps
 
 
 def _p50(shot: Shot) -> float:

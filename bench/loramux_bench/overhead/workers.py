@@ -16,7 +16,7 @@ from loramux_bench.overhead.rounds import Rounds, Taken
 from loramux_bench.overhead.side import Side
 from loramux_bench.overhead.turns import take_turns
 from loramux_bench.overhead.workplace import Workplace
-from loramux_bench.overhead.wrk import Shot, Wrk
+from loramux_bench.overhead.wrk import Shot, Wrk, rps_of
 from loramux_bench.studies.ratio import Ratio
 from loramux_bench.studies.study import ms, table
 
@@ -98,10 +98,10 @@ def _row(side: str, connections: int, found: Rounds[Shot]) -> Row:
     return Row(
         workers=side,
         connections=connections,
-        rps=rounds.middle(found, side, _rps),
+        rps=rounds.middle(found, side, rps_of),
         p50_s=rounds.middle(found, side, lambda shot: shot.p50_s),
         p99_s=rounds.middle(found, side, lambda shot: shot.p99_s),
-        to_one=rounds.ratio(found, side, str(WORKERS[0]), _rps),
+        to_one=rounds.ratio(found, side, str(WORKERS[0]), rps_of),
         busy=busiest.side,
         load_busy=busiest.engine + busiest.generator,
         memory_bytes=max(one.used.memory_bytes for one in own),
@@ -113,13 +113,9 @@ def goals(found: Mapping[int, Rounds[Shot]]) -> list[Goal]:
     """Pure. There is none but that it is measured."""
     one, two = (str(count) for count in WORKERS)
     connections = CONNECTIONS[-1]
-    ratio = rounds.ratio(found[connections], two, one, _rps)
+    ratio = rounds.ratio(found[connections], two, one, rps_of)
     text = f"scaling at 2 workers is measured ({connections} connections)"
     return [Goal(text, f"{ratio}×" if ratio else "not measured", True if ratio else None)]
-
-
-def _rps(shot: Shot) -> float:
-    return shot.rps
 
 
 def _table(rows: Sequence[Row]) -> Table:

@@ -41,6 +41,10 @@ class Shot(msgspec.Struct, frozen=True, kw_only=True):
         return (self.requests - self.errors) / self.seconds if self.seconds else 0.0
 
 
+def rps_of(shot: Shot) -> float:
+    return shot.rps
+
+
 class Wrk:
     """One thread on `cpus`. Raises `NotInstalled` where there is none."""
 

@@ -128,14 +128,7 @@ class FairAdmission:
         now = self._monotonic()
         if limited:
             self._limits.check(principal, adapter, now)
-        slots = 0 if slot is None else self._slots()
-        queue = self._queue
-        if queue.anyone_next:
-            self._let_in(slots or self._slots(), now)
-        limit = self._max_concurrent
-        if queue.running >= limit:  # else there is room, however many replicas are ready
-            limit = self._capacity()
-        entered = queue.start(adapter, slot, limit, slots, now)
+        entered = self._start(adapter, slot, now)
         if not entered:
             self._require_room(adapter)
         if limited:
@@ -188,11 +181,7 @@ class FairAdmission:
     def step_back(self, adapter: str, slot: str | None) -> bool:
         """For `Place`. Waits no more, or from now on in the queue: True with a place, False without."""
         self.stay_away(adapter)
-        now = self._monotonic()
-        slots = self._slots()
-        if self._queue.anyone_next:
-            self._let_in(slots, now)
-        return self._queue.start(adapter, slot, self._capacity(), slots, now)
+        return self._start(adapter, slot, self._monotonic())
 
     def stay_away(self, adapter: str) -> None:
         """For `Place`. It does not come back."""
@@ -211,6 +200,17 @@ class FairAdmission:
 
     def _capacity(self) -> int:
         return self._max_concurrent * max(1, self._ready_replicas())
+
+    def _start(self, adapter: str, slot: str | None, now: float) -> bool:
+        """Run one at once, after those whose turn it is."""
+        queue = self._queue
+        slots = 0 if slot is None else self._slots()
+        if queue.anyone_next:
+            self._let_in(slots or self._slots(), now)
+        limit = self._max_concurrent
+        if queue.running >= limit:  # else there is room, however many replicas are ready
+            limit = self._capacity()
+        return queue.start(adapter, slot, limit, slots, now)
 
     def _let_in(self, slots: int, now: float) -> None:
         capacity = self._capacity()
@@ -246,7 +246,7 @@ class Place:
     """`relay.ports.Admitted` and the context manager around it: one place, from enter to exit. `spend` may be called
     before the exit or after it."""
 
-    __slots__ = ("_adapter", "_admission", "_holds", "_principal", "_slot", "_soon", "limited", "waited_s")
+    __slots__ = ("_adapter", "_admission", "_holds", "_limited", "_principal", "_slot", "_soon", "waited_s")
 
     def __init__(
         self,
@@ -264,13 +264,13 @@ class Place:
         self._adapter = adapter
         self._slot = slot
         self._soon = soon
-        self.limited = limited
+        self._limited = limited
         self._holds = False
         self.waited_s = 0.0
 
     def enter_now(self) -> bool:
         """Have a place at once. False: there is none, and `wait` must follow. Where this raises, none is held."""
-        self._holds = self._admission.enter(self._principal, self._adapter, self._slot, limited=self.limited)
+        self._holds = self._admission.enter(self._principal, self._adapter, self._slot, limited=self._limited)
         return self._holds
 
     async def wait(self) -> None:
@@ -313,7 +313,7 @@ class Place:
 
     def spend(self, tokens: int) -> None:
         """Count the tokens that the request turned out to use."""
-        if self.limited:
+        if self._limited:
             self._admission.spend(self._principal, self._adapter, tokens)
 
 

@@ -67,13 +67,17 @@ class Signal:
     def cancel(self, msg: Any = None) -> bool:
         if self._is_set:
             return False
-        self._cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
+        self._cancelled = _cancellation(msg)
         self.set()
         return True
 
     def result(self) -> None:
         if self._cancelled is not None:
             raise self._cancelled
+
+
+def _cancellation(msg: Any) -> asyncio.CancelledError:
+    return asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
 
 
 async def in_task() -> None:
@@ -117,14 +121,13 @@ class EagerTask:
 
     def cancel(self, msg: Any = None) -> bool:
         """As `asyncio.Task.cancel`: what the coroutine waits for raises `CancelledError` there."""
-        error = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
         if self._in_task and self._task is not None:
             return self._task.cancel(msg)
         if self._running or self._task is not None:
-            self._cancelled = error  # a task that is cancelled before its first step makes none
+            self._cancelled = _cancellation(msg)  # a task that is cancelled before its first step makes none
         elif self._waits_for is not None:
             self._waits_for._resume = None
-            self._step(error)
+            self._step(_cancellation(msg))
         return True
 
     def _step(self, error: BaseException | None = None) -> None:
@@ -161,8 +164,8 @@ class EagerTask:
     def _rest(self, waits_for: Any) -> Generator[Any, Any, None]:
         """What is left of the coroutine, which waits for `waits_for`, for a task to run."""
         work = self._coroutine
-        step: Callable[[Any], Any] = work.send
-        argument: Any = None
+        step: Callable[[Any], Any]
+        argument: Any
         self._in_task = True
         while True:
             try:

@@ -150,7 +150,7 @@ class EngineConnection(asyncio.Protocol):
         """The reader is slow. Until `resume`, the engine's silence is not held against it."""
         if not self._paused:
             self._paused = True
-            self._disarm()
+            self._watched = False
             self._update_reading()
 
     def resume(self) -> None:
@@ -287,9 +287,6 @@ class EngineConnection(asyncio.Protocol):
                 return
             self._timer.cancel()
         self._timer = self._loop.call_later(limit_s, self._on_timer)
-
-    def _disarm(self) -> None:
-        self._watched = False
 
     def _drop_timer(self) -> None:
         self._watched = False

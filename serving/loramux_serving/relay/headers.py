@@ -88,10 +88,11 @@ def _kept(headers: Headers, dropped: frozenset[bytes]) -> list[bytes]:
         name = header[0]
         if name not in dropped:
             kept.append(b"%b: %b\r\n" % header)
-        elif name == b"connection" and not (named := _named(header[1])) <= dropped:
+        elif name == b"connection" and not (named := named_in(header[1])) <= dropped:
             return _kept(headers, dropped | named)
     return kept
 
 
-def _named(value: bytes) -> frozenset[bytes]:
+def named_in(value: bytes) -> frozenset[bytes]:
+    """The headers that a `Connection` header names: they concern one connection too."""
     return frozenset([token.strip().lower() for token in value.split(b",")])

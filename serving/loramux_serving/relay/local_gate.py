@@ -127,10 +127,8 @@ class LocalPassage:
         lease = gate.leases.lease_now(target, replica.id, self._end_request)
         if lease is None:
             return False
-        self._lease, self._replica, self._target = lease, replica, target
         self._story.replica = replica.id
-        self.url = replica.url
-        gate.fleet.begin(target, replica.id)
+        self._holds(lease, replica, target)
         return True
 
     async def find(self) -> None:
@@ -153,10 +151,9 @@ class LocalPassage:
         story = self._story
         if story.outcome == "interrupted" and self._replica is not None:
             self._replica.suspect()
-        if self._place.limited and story.usage is not None:
+        if story.usage is not None:
             self._place.spend(story.usage.total)
-        self._let_go()
-        self._place.leave()
+        self.give_back()
         self._gate.tell(story)
 
     def give_back(self) -> None:

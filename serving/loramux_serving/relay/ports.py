@@ -88,11 +88,6 @@ class Admitted(Protocol):
     @property
     def waited_s(self) -> float: ...
 
-    @property
-    def limited(self) -> bool:
-        """False: no limit counts the request, and `spend` need not be called."""
-        ...
-
     def enter_now(self) -> bool:
         """Take the place at once. False: there is none now, and `wait` must follow. Raises `RateLimited` and
         `QueueFull`, each with `retry_after_s`; then none is held."""

@@ -7,6 +7,7 @@ are answered in the order in which they came.
 
 import asyncio
 import contextvars
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import httptools
@@ -30,6 +31,9 @@ TCP would reset it, and the answer could be lost."""
 LINGER_BYTES = 4 * 1024 * 1024
 MAX_PIPELINED = 16
 """Requests read ahead of the one that is answered. Reading on is how it is noticed that a caller has left."""
+
+PLAIN: Mapping[str, Any] = {"ws": "none", "log_config": None, "access_log": False, "server_header": False}
+"""How uvicorn is configured in all of the gateway's processes."""
 
 _ROUTES = {path.encode(): path for path in ENDPOINTS}
 _HEAD, _REST_OF_HEAD, _BODY = Awaits

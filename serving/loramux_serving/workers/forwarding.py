@@ -1,7 +1,7 @@
 """What a worker does with all but inference: it passes request and answer on, to and from the control process."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 import httptools
@@ -10,7 +10,7 @@ import structlog
 
 from loramux_adapters.errors import OperationInterrupted
 from loramux_serving.http_errors import admin_body, error_headers, openai_dict, status_of
-from loramux_serving.relay.headers import HOP_BY_HOP
+from loramux_serving.relay.headers import HOP_BY_HOP, joined, named_in
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -151,21 +151,15 @@ def _head(scope: Scope) -> bytes:
     target = scope["raw_path"]
     if scope["query_string"]:
         target += b"?" + scope["query_string"]
-    lines = [b"%b %b HTTP/1.1\r\n" % (scope["method"].encode("ascii"), target)]
-    chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
-    for header in _without_hop_by_hop(scope["headers"]):
-        lines.append(b"%b: %b\r\n" % header)
-    if chunked:
-        lines.append(b"transfer-encoding: chunked\r\n")
-    lines.append(b"connection: close\r\n\r\n")
-    return b"".join(lines)
+    headers = _without_hop_by_hop(scope["headers"])
+    if any(name == b"transfer-encoding" for name, _ in scope["headers"]):
+        headers.append((b"transfer-encoding", b"chunked"))
+    headers.append((b"connection", b"close"))
+    return b"%b %b HTTP/1.1\r\n%b\r\n" % (scope["method"].encode("ascii"), target, joined(headers))
 
 
-def _without_hop_by_hop(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    dropped = set(HOP_BY_HOP)
-    for name, value in headers:
-        if name == b"connection":
-            dropped |= {token.strip().lower() for token in value.split(b",")}
+def _without_hop_by_hop(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
+    dropped = HOP_BY_HOP.union(*[named_in(value) for name, value in headers if name == b"connection"])
     return [(name, value) for name, value in headers if name not in dropped]
 
 

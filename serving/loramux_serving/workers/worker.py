@@ -21,7 +21,7 @@ import uvicorn
 
 from loramux_serving import heap
 from loramux_serving.relay.handler import Relay
-from loramux_serving.relay.protocol import relay_protocol
+from loramux_serving.relay.protocol import PLAIN, relay_protocol
 from loramux_serving.settings import LogSettings, RelaySettings
 from loramux_serving.telemetry.logs import configure
 from loramux_serving.workers.channel import Channel
@@ -78,12 +78,8 @@ async def serve(plan: WorkerPlan) -> None:
         Forwarding(plan.control_path),
         http=relay_protocol(relay),
         lifespan="off",
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=int(relay.settings.keep_alive_s),
         timeout_graceful_shutdown=int(plan.shutdown_timeout_s),
+        **PLAIN,
     )
     server = Server(config, channel)
     await server.serve(sockets=[socket.socket(fileno=plan.listener_fd)])
