@@ -10,11 +10,13 @@ import uvicorn
 
 from loramux_adapters.errors import EngineUnavailable, Forbidden, ModelNotFound, Unauthenticated
 from loramux_adapters.model import Role, Target
+from loramux_serving.relay.doors import DoorPlan, make_doors
 from loramux_serving.relay.handler import Relay
 from loramux_serving.relay.local_gate import LocalGate
 from loramux_serving.relay.ports import Principal
 from loramux_serving.relay.protocol import relay_protocol
 from loramux_serving.relay.record import RequestRecord
+from loramux_serving.relay.signed_request import Credentials
 from loramux_serving.relay.story import Story
 from loramux_serving.settings import RelaySettings
 
@@ -24,10 +26,10 @@ SHOP = Target("shop", "shop@0123456789ab", 3, "0123456789ab" + "0" * 52)
 
 
 class FakeAuthenticator:
-    def authenticate(self, authorization: str | None) -> Principal:
-        if authorization not in (KEY, "Bearer narrow"):
+    def authenticate(self, credentials: Credentials) -> Principal:
+        if credentials not in (KEY, "Bearer narrow"):
             raise Unauthenticated("No such key.")
-        return Principal("k1", "test", Role.INFERENCE, adapters=("other",) if authorization != KEY else ())
+        return Principal("k1", "test", Role.INFERENCE, adapters=("other",) if credentials != KEY else ())
 
     def require_adapter(self, principal: Principal, name: str) -> None:
         if principal.adapters and name not in principal.adapters:
@@ -236,7 +238,7 @@ async def gateway(*engine_urls: str, **settings: Any) -> AsyncIterator[Gateway]:
     admission.gate.set()
     fleet = FakeFleet([FakeReplica(f"r{index}", url) for index, url in enumerate(engine_urls)])
     gate = LocalGate(FakeAuthenticator(), names, admission, fleet, leases, recorder, retries=limits.retries)
-    relay = Relay(limits, gate)
+    relay = Relay(limits, gate, make_doors(DoorPlan("base")))
     bodies: list[bytes] = []
     config = uvicorn.Config(
         _echo(bodies),

@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-import msgspec
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from loramux_adapters.errors import LoramuxError
-from loramux_serving.http_errors import openai_body
+from loramux_serving.relay.dialect import Asked, Route
 from loramux_serving.relay.eager import Cancellable
 from loramux_serving.relay.framing import Framing, Headers
 from loramux_serving.relay.headers import joined
@@ -48,11 +47,10 @@ class CallerConnection(Protocol):
         ...
 
 
-class RequestHead(msgspec.Struct, frozen=True):
-    """A head that passed `framing.check_head`."""
+class RequestHead(Asked, frozen=True):
+    """A head that passed `framing.check_head`, at one of the relay's doors."""
 
-    endpoint: str
-    headers: Headers
+    route: Route
     framing: Framing
     http_10: bool
     keep_alive: bool
@@ -127,10 +125,11 @@ class Exchange:
         try:
             await self._work(self)
         except Exception:
-            _log.exception("request failed unexpectedly", endpoint=self.head.endpoint)
+            route = self.head.route
+            _log.exception("request failed unexpectedly", endpoint=route.label)
             if not self.response_started and not self.disconnected:
-                error = LoramuxError("The gateway failed. Its log says why.")
-                self.answer(500, [(b"content-type", b"application/json")], openai_body(error))
+                words = route.dialect.error(LoramuxError("The gateway failed. Its log says why."))
+                self.answer(words.status, words.headers, words.body)
         finally:
             if not self.response_complete:
                 self.abort()

@@ -6,25 +6,15 @@ from functools import lru_cache
 from time import perf_counter
 
 from loramux_adapters.errors import AdapterLost, EngineFailed, EngineUnavailable, LoramuxError, RequestInvalid
-from loramux_serving.http_errors import error_headers, openai_body
 from loramux_serving.relay.answer import pass_document, pass_stream, pass_whole
-from loramux_serving.relay.exchange import Exchange
-from loramux_serving.relay.framing import Headers
-from loramux_serving.relay.headers import (
-    AUTHORIZATION,
-    REQUEST_ID,
-    STICKY,
-    caller_headers,
-    engine_head,
-    first_of_each,
-    valid_request_id,
-)
+from loramux_serving.relay.dialect import Dialect, InferenceRequest, Words
+from loramux_serving.relay.doors import Doors
+from loramux_serving.relay.exchange import Exchange, RequestHead
+from loramux_serving.relay.headers import REQUEST_ID, STICKY, engine_head, valid_request_id
 from loramux_serving.relay.ports import Gate, Passage
 from loramux_serving.relay.refusal import Refusal
-from loramux_serving.relay.renaming import Renaming
-from loramux_serving.relay.request import InferenceRequest, decode, rewrite
+from loramux_serving.relay.signed_request import Credentials
 from loramux_serving.relay.story import Story
-from loramux_serving.relay.stream import FrameScanner
 from loramux_serving.relay.upstream import Upstream
 from loramux_serving.settings import RelaySettings
 
@@ -35,11 +25,11 @@ _IDS = 256
 class Relay:
     """Serves the requests that `protocol` takes out of ASGI. One event loop."""
 
-    def __init__(self, settings: RelaySettings, gate: Gate) -> None:
+    def __init__(self, settings: RelaySettings, gate: Gate, doors: Doors) -> None:
         self.settings = settings
+        self.doors = doors
         self._gate = gate
         self._upstream = Upstream(settings)
-        self._renaming = lru_cache(_KEPT_NAMES)(Renaming)
         self._new_ids: list[str] = []
 
     async def close(self) -> None:
@@ -48,17 +38,17 @@ class Relay:
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request and record it, whatever happens. Cancelled when its caller leaves."""
-        told = first_of_each(exchange.head.headers)
-        authorization = told[AUTHORIZATION].decode("latin-1") if AUTHORIZATION in told else None
+        head = exchange.head
+        told, dialect = head.told, head.route.dialect
         sticky = told[STICKY].decode("latin-1") if STICKY in told else None
         own_id = valid_request_id(told[REQUEST_ID]) if REQUEST_ID in told else None
         if own_id is None and not self._new_ids:
             self._new_ids = _random_ids()
-        story = Story(own_id or self._new_ids.pop(), exchange.head.endpoint, perf_counter())
+        story = Story(own_id or self._new_ids.pop(), head.route.label, perf_counter())
         passage: Passage | None = None
         try:
-            request = await self._asked(exchange, authorization, story)
-            passage = await self._gate.enter(authorization, request.model, sticky, story, exchange.end_now)
+            credentials, request = await self._asked(exchange, head, dialect, story)
+            passage = await self._gate.enter(credentials, request.model, sticky, story, exchange.end_now)
             while True:  # one engine after another, as long as the caller has got nothing
                 try:
                     await self._ask(passage, exchange, request, story)
@@ -67,11 +57,10 @@ class Relay:
                     await passage.again(error)
         except LoramuxError as error:
             story.failed(error)
-            headers = [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
-            _answer(exchange, story, headers, openai_body(error))
+            _answer(exchange, story, dialect.error(error))
         except Refusal as refusal:
             story.refused(refusal.status, refusal.code)
-            _answer(exchange, story, [], refusal.body())
+            _answer(exchange, story, dialect.error(refusal))
         except asyncio.CancelledError:
             story.cancelled()
             raise
@@ -81,20 +70,30 @@ class Relay:
             else:
                 passage.leave()
 
-    async def _asked(self, exchange: Exchange, authorization: str | None, story: Story) -> InferenceRequest:
-        """Who is not known learns nothing of what is wrong with the body, nor is it waited for."""
+    async def _asked(
+        self, exchange: Exchange, head: RequestHead, dialect: Dialect, story: Story
+    ) -> tuple[Credentials, InferenceRequest]:
+        """Who is not known learns nothing of what is wrong with the body, nor is it waited for, unless it must be for a
+        signature over it."""
         if not exchange.body_complete:
-            await self._gate.check(authorization, story)
+            if not dialect.signed(head):
+                await self._gate.check(dialect.credentials(head, b""), story)
             await exchange.arrival()
         try:
             body = exchange.take_body()
-            story.started_at = perf_counter()
-            request = decode(exchange.head.endpoint, body)
-        except (RequestInvalid, Refusal):
-            await self._gate.check(authorization, story)
+        except Refusal:
+            if not dialect.signed(head):
+                await self._gate.check(dialect.credentials(head, b""), story)
+            raise
+        story.started_at = perf_counter()
+        credentials = dialect.credentials(head, body)
+        try:
+            request = dialect.decode(head, body)
+        except RequestInvalid:
+            await self._gate.check(credentials, story)
             raise
         story.streamed = request.stream
-        return request
+        return credentials, request
 
     async def _ask(self, passage: Passage, exchange: Exchange, request: InferenceRequest, story: Story) -> None:
         """One try. Raises `EngineError` only while the caller has got nothing."""
@@ -102,25 +101,25 @@ class Relay:
         assert target is not None, "a passage notes its target"
         engine_name = target.engine_name
         pool = self._upstream.pool(passage.url)
-        body = rewrite(request, engine_name)
-        head = engine_head(request.endpoint, pool.host, story.request_id, len(body), exchange.head.headers)
+        body = request.body(engine_name)
+        head = engine_head(request.path, pool.host, story.request_id, len(body), exchange.head.headers)
         reply = await pool.acquire(head, body)
         whole = False
         try:
             place = _place(target.adapter, target.version, story.replica)
             own = b"x-request-id: %b\r\n%b" % (story.request_id.encode("ascii"), place)
-            headers = caller_headers(reply.headers, own)
-            renaming = self._renaming(engine_name, request.model)
-            if reply.is_stream:
-                scanner = FrameScanner(renaming, drop_usage=request.injects_usage)
-                await pass_stream(reply, exchange, headers, scanner, story)
+            form = request.form(engine_name)
+            streamed = reply.is_stream
+            headers = form.headers(reply.headers, own, streamed=streamed)
+            if streamed:
+                await pass_stream(reply, exchange, headers, form.stream(), story)
             else:
                 missing = None if target.version is None else engine_name.encode()
                 document = reply.whole()
                 if document is not None:
-                    pass_whole(reply.status, document, exchange, headers, renaming, story, missing=missing)
+                    pass_whole(reply.status, document, exchange, headers, form, story, missing=missing)
                 else:
-                    await pass_document(reply, exchange, headers, renaming, story, missing=missing)
+                    await pass_document(reply, exchange, headers, form, story, missing=missing)
             whole = True
         finally:
             pool.give_back(reply, whole=whole)
@@ -139,8 +138,9 @@ def _place(adapter: str, version: int | None, replica: str | None) -> bytes:
     return lines if version is None else lines + b"x-loramux-version: %d\r\n" % version
 
 
-def _answer(exchange: Exchange, story: Story, headers: Headers, body: bytes) -> None:
+def _answer(exchange: Exchange, story: Story, words: Words) -> None:
     """An error of the gateway's own, if nothing was sent yet; else the exchange's task breaks the connection."""
+    story.status = words.status
     if not exchange.response_started:
-        own = [(REQUEST_ID, story.request_id.encode("ascii")), (b"content-type", b"application/json")]
-        exchange.answer(story.status, [*own, *headers], body)
+        own = (REQUEST_ID, story.request_id.encode("ascii"))
+        exchange.answer(words.status, [own, *words.headers], words.body)

@@ -6,6 +6,7 @@ import structlog
 
 from loramux_adapters.errors import AdapterLost, EngineError, EngineFailed, EngineUnavailable
 from loramux_adapters.model import Target
+from loramux_serving.relay.dialect import ModelName
 from loramux_serving.relay.eager import in_task
 from loramux_serving.relay.ports import (
     Admission,
@@ -19,6 +20,7 @@ from loramux_serving.relay.ports import (
     Replica,
     Teller,
 )
+from loramux_serving.relay.signed_request import Credentials
 from loramux_serving.relay.story import Story
 
 
@@ -45,13 +47,18 @@ class LocalGate:
         self._admission = admission
         self.tell = teller.tell
 
-    async def check(self, authorization: str | None, story: Story) -> None:
-        story.key_id = self.authenticator.authenticate(authorization).key_id
+    async def check(self, credentials: Credentials, story: Story) -> None:
+        story.key_id = self.authenticator.authenticate(credentials).key_id
 
     async def enter(
-        self, authorization: str | None, model: str, sticky: str | None, story: Story, end_request: Callable[[], object]
+        self,
+        credentials: Credentials,
+        model: ModelName,
+        sticky: str | None,
+        story: Story,
+        end_request: Callable[[], object],
     ) -> "LocalPassage":
-        principal = self.authenticator.authenticate(authorization)
+        principal = self.authenticator.authenticate(credentials)
         story.key_id = principal.key_id
         target = story.target = self.names.resolve(model, sticky, principal.key_id)
         self.authenticator.require_adapter(principal, target.adapter)
@@ -101,7 +108,7 @@ class LocalPassage:
         self,
         gate: LocalGate,
         principal: Principal,
-        model: str,
+        model: ModelName,
         sticky: str | None,
         story: Story,
         place: Admitted,

@@ -20,8 +20,8 @@ from loramux_serving.relay.eager import EagerTask
 from loramux_serving.relay.exchange import Exchange, RequestHead
 from loramux_serving.relay.framing import Framing, check_head
 from loramux_serving.relay.handler import Relay
+from loramux_serving.relay.headers import first_of_each
 from loramux_serving.relay.refusal import Refusal, head_too_large, malformed
-from loramux_serving.relay.request import ENDPOINTS
 
 _log = structlog.get_logger(__name__)
 
@@ -35,7 +35,6 @@ MAX_PIPELINED = 16
 PLAIN: Mapping[str, Any] = {"ws": "none", "log_config": None, "access_log": False, "server_header": False}
 """How uvicorn is configured in all of the gateway's processes."""
 
-_ROUTES = {path.encode(): path for path in ENDPOINTS}
 _HEAD, _REST_OF_HEAD, _BODY = Awaits
 
 
@@ -193,9 +192,10 @@ class RelayProtocol(HttpToolsProtocol):
             head_bytes = len(self.url) + sum([len(name) + len(value) + 4 for name, value in headers])
         framing = self._framing = check_head(method, version, headers, head_bytes, self._max_head_bytes)
         self.expect_100_continue = framing.expects_continue
-        endpoint = (_ROUTES.get(self.url) or self._endpoint()) if method == b"POST" else None
+        doors, target = self.relay.doors, self.url
+        route = (doors.at.get(target) or doors.find(target, headers)) if method == b"POST" else None
         self._beside_bytes = 0
-        if endpoint is None:
+        if route is None:
             self._begin_scope()
             super().on_headers_complete()
             self._awaits = _BODY  # not before: a target that can not be read refuses this request
@@ -203,7 +203,7 @@ class RelayProtocol(HttpToolsProtocol):
         self._awaits = _BODY
         http_10 = version == "1.0"
         keep_alive = not http_10 and parser.should_keep_alive()
-        head = RequestHead(endpoint, headers, framing, http_10, keep_alive)
+        head = RequestHead(method, target, headers, first_of_each(headers), route, framing, http_10, keep_alive)
         exchange = Exchange(head, self, self.relay.handle, self._max_body_bytes)
         before: Any = self.cycle
         cycle: Any = exchange
@@ -248,12 +248,6 @@ class RelayProtocol(HttpToolsProtocol):
 
     def _should_upgrade(self) -> bool:
         return False
-
-    def _endpoint(self) -> str | None:
-        path = self.url.partition(b"?")[0]
-        if not path.startswith(b"/"):
-            path = httptools.parse_url(self.url).path or b""
-        return _ROUTES.get(path)
 
     # The requests.
 

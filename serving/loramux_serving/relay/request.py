@@ -11,6 +11,8 @@ from typing import TypeVar
 import msgspec
 
 from loramux_adapters.errors import RequestInvalid
+from loramux_serving.relay.dialect import ModelName
+from loramux_serving.relay.dialects.openai_form import OpenAIForm
 
 _T = TypeVar("_T")
 
@@ -30,11 +32,12 @@ _flag = msgspec.json.Decoder(bool | None)
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
-class InferenceRequest(msgspec.Struct, frozen=True):
-    """A decoded body. `fields` holds all of it, undecoded; `options` is `stream_options`, None where it is absent."""
+class OpenAIRequest(msgspec.Struct, frozen=True):
+    """A decoded body. `path` is where it is asked for, here and at the engine. `fields` holds all of it, undecoded;
+    `options` is `stream_options`, None where it is absent."""
 
-    endpoint: str
-    model: str
+    path: str
+    model: ModelName
     stream: bool
     fields: Mapping[str, msgspec.Raw]
     options: Mapping[str, msgspec.Raw] | None = None
@@ -43,29 +46,34 @@ class InferenceRequest(msgspec.Struct, frozen=True):
     @property
     def injects_usage(self) -> bool:
         """True where `rewrite` asks the engine for a usage frame that the caller did not ask for."""
-        return self.stream and not self.usage_asked and self.endpoint in _WITH_USAGE_OPTION
+        return self.stream and not self.usage_asked and self.path in _WITH_USAGE_OPTION
+
+    def body(self, engine_name: str) -> bytes:
+        return rewrite(self, engine_name)
+
+    def form(self, engine_name: str) -> OpenAIForm:
+        model = self.model
+        name = model if isinstance(model, str) else model.name or model.endpoint
+        return OpenAIForm(engine_name, name, drop_usage=self.stream and self.injects_usage)
 
 
-def decode(endpoint: str, body: bytes) -> InferenceRequest:
-    """Raises `RequestInvalid` with `details["param"]` where one parameter is at fault."""
+def decode(path: str, body: bytes, named: ModelName | None = None) -> OpenAIRequest:
+    """`named`: the model, where something else than the body names it; then the body's is not read. Raises
+    `RequestInvalid` with `details["param"]` where one parameter is at fault."""
     try:
         fields = _fields.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestInvalid(f"The body must be a JSON object: {error}.") from error
-    if "model" not in fields:
-        raise RequestInvalid("The parameter `model` is missing.", details={"param": "model"})
-    model = _value(_text, fields, "model", "a string")
-    if not model:
-        raise RequestInvalid("The parameter `model` must not be empty.", details={"param": "model"})
+    model = _model(fields) if named is None else named
     stream = "stream" in fields and bool(_value(_flag, fields, "stream", "a boolean"))
     if "stream_options" not in fields:
-        return InferenceRequest(endpoint, model, stream, fields)
+        return OpenAIRequest(path, model, stream, fields)
     options = _value(_options, fields, "stream_options", "an object")
     asked = options is not None and bool(_value(_flag, options, "include_usage", "a boolean"))
-    return InferenceRequest(endpoint, model, stream, fields, options, asked)
+    return OpenAIRequest(path, model, stream, fields, options, asked)
 
 
-def rewrite(request: InferenceRequest, engine_name: str) -> bytes:
+def rewrite(request: OpenAIRequest, engine_name: str) -> bytes:
     """The body for the engine: `model` is its name there, and a stream asks for usage so that tokens can be counted."""
     fields = dict(request.fields)
     if engine_name != request.model:
@@ -76,6 +84,15 @@ def rewrite(request: InferenceRequest, engine_name: str) -> bytes:
         options["include_usage"] = _TRUE
         fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
     return msgspec.json.encode(fields)
+
+
+def _model(fields: Mapping[str, msgspec.Raw]) -> str:
+    if "model" not in fields:
+        raise RequestInvalid("The parameter `model` is missing.", details={"param": "model"})
+    model = _value(_text, fields, "model", "a string")
+    if not model:
+        raise RequestInvalid("The parameter `model` must not be empty.", details={"param": "model"})
+    return model
 
 
 def _value(decoder: msgspec.json.Decoder[_T], fields: Mapping[str, msgspec.Raw], name: str, kind: str) -> _T | None:

@@ -10,6 +10,7 @@ import structlog
 from loramux_adapters.errors import SettingsInvalid
 from loramux_adapters.events import EventLog
 from loramux_adapters.ports import Clock
+from loramux_serving.relay.doors import DoorPlan
 from loramux_serving.relay.local_gate import LocalGate
 from loramux_serving.relay.ports import Recorder
 from loramux_serving.settings import Settings
@@ -50,6 +51,7 @@ class Crew:
     def __init__(
         self,
         settings: Settings,
+        doors: DoorPlan,
         gate: LocalGate,
         recorder: Recorder,
         clock: Clock,
@@ -58,6 +60,7 @@ class Crew:
     ) -> None:
         """`restarted` hears the index of each worker that is started again after it had ended by itself."""
         self._settings = settings
+        self._doors = doors
         self._gate = gate
         self._recorder = recorder
         self._clock = clock
@@ -146,7 +149,9 @@ class Crew:
         return f"process {worker.pid} ended {how}"
 
     async def _start(self, index: int, listener: socket.socket, control_path: str) -> WorkerProcess:
-        worker = await start_worker(index, listener, control_path, self._settings, self._gate, self._recorder)
+        worker = await start_worker(
+            index, listener, control_path, self._settings, self._doors, self._gate, self._recorder
+        )
         self._members[worker] = (index, self._clock.now())
         assert self._stopping is not None
         if self._stopping.is_set():

@@ -12,6 +12,7 @@ from loramux_adapters.errors import EngineError, LoramuxError
 from loramux_serving.relay.eager import EagerTask
 from loramux_serving.relay.local_gate import LocalGate, LocalPassage
 from loramux_serving.relay.ports import Recorder
+from loramux_serving.relay.signed_request import Credentials
 from loramux_serving.relay.story import Story
 from loramux_serving.relay.token_usage import Usage
 from loramux_serving.workers.channel import Channel
@@ -76,7 +77,7 @@ class Desk:
                 self._recorder.record(message.record)
             case Check():
                 visit = self._visits[message.call] = _Visit(self, message.call, Story("", "", 0.0), counts=False)
-                visit.run(self._check(visit, message.authorization), self._loop)
+                visit.run(self._check(visit, message.credentials), self._loop)
             case GiveUp():
                 self._give_up(message.call)
             case Again():
@@ -121,9 +122,9 @@ class Desk:
         assert self._channel is not None, "speaks_over comes first"
         self._channel.send(message)
 
-    async def _check(self, visit: "_Visit", authorization: str | None) -> None:
+    async def _check(self, visit: "_Visit", credentials: Credentials) -> None:
         try:
-            await self._gate.check(authorization, visit.story)
+            await self._gate.check(credentials, visit.story)
         except LoramuxError as error:
             self._refuse(visit, error)
         except Exception:
@@ -135,7 +136,7 @@ class Desk:
         bind_contextvars(request_id=asked.request_id)
         try:
             visit.passage = await self._gate.enter(
-                asked.authorization, asked.model, asked.sticky, visit.story, visit.end_request
+                asked.credentials, asked.model, asked.sticky, visit.story, visit.end_request
             )
         except LoramuxError as error:
             self._refuse(visit, error)

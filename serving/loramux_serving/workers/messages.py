@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 
 from loramux_adapters.errors import LoramuxError, classes
+from loramux_serving.relay.dialect import ModelName
 from loramux_serving.relay.record import Outcome, RequestRecord
+from loramux_serving.relay.signed_request import Credentials
 
 
 class _Message(msgspec.Struct, array_like=True, gc=False):
@@ -30,15 +32,15 @@ class Check(_Message, tag=0):
     """`Gate.check`; answered with `Checked` or `Refused`."""
 
     call: int
-    authorization: str | None
+    credentials: Credentials
 
 
 class Enter(_Message, tag=1):
     """`Gate.enter`; answered with `Entered` or `Refused`."""
 
     call: int
-    authorization: str | None
-    model: str
+    credentials: Credentials
+    model: ModelName
     sticky: str | None
     request_id: str
     endpoint: str

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from loramux_serving.relay.doors import DoorPlan
+
 
 class WorkerPlan(msgspec.Struct, frozen=True):
     """Travels as JSON in the worker's command line, so it holds no secret. File descriptors are inherited."""
@@ -15,6 +17,7 @@ class WorkerPlan(msgspec.Struct, frozen=True):
     control_pid: int
     control_path: str
     """The Unix socket at which the control process answers everything but inference."""
+    doors: DoorPlan
     shutdown_timeout_s: float
     relay: msgspec.Raw
     """`RelaySettings`, as JSON; likewise `log`."""

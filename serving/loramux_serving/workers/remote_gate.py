@@ -7,7 +7,9 @@ from time import perf_counter
 
 from loramux_adapters.errors import EngineError, LoramuxError
 from loramux_adapters.model import Target
+from loramux_serving.relay.dialect import ModelName
 from loramux_serving.relay.eager import Signal
+from loramux_serving.relay.signed_request import Credentials
 from loramux_serving.relay.story import Story
 from loramux_serving.workers.channel import Channel
 from loramux_serving.workers.messages import (
@@ -51,9 +53,9 @@ class RemoteGate:
         assert self._channel is not None, "speaks_over comes first"
         return self._channel
 
-    async def check(self, authorization: str | None, story: Story) -> None:
+    async def check(self, credentials: Credentials, story: Story) -> None:
         number, call = await self._begin(None)
-        self.channel.send(Check(number, authorization))
+        self.channel.send(Check(number, credentials))
         try:
             await self._answered(number, call)
         finally:
@@ -65,12 +67,17 @@ class RemoteGate:
             raise error_of(answer.fault)
 
     async def enter(
-        self, authorization: str | None, model: str, sticky: str | None, story: Story, end_request: Callable[[], object]
+        self,
+        credentials: Credentials,
+        model: ModelName,
+        sticky: str | None,
+        story: Story,
+        end_request: Callable[[], object],
     ) -> "RemotePassage":
         number, call = await self._begin(end_request)
-        if len(model) > _LONGEST_NAME:
+        if isinstance(model, str) and len(model) > _LONGEST_NAME:
             model = f"{model[:_LONGEST_NAME]}…"
-        self.channel.send(Enter(number, authorization, model, sticky, story.request_id, story.endpoint))
+        self.channel.send(Enter(number, credentials, model, sticky, story.request_id, story.endpoint))
         await self._answered(number, call)
         answer = call.answer
         refusal = _noted(story, answer)

@@ -20,6 +20,7 @@ import structlog
 import uvicorn
 
 from loramux_serving import heap
+from loramux_serving.relay.doors import make_doors
 from loramux_serving.relay.handler import Relay
 from loramux_serving.relay.protocol import PLAIN, relay_protocol
 from loramux_serving.settings import LogSettings, RelaySettings
@@ -73,7 +74,7 @@ async def serve(plan: WorkerPlan) -> None:
     channel = Channel(msgspec.msgpack.Decoder(list[Said]), gate.heard, lost, answers=False)
     gate.speaks_over(channel)
     await loop.create_unix_connection(lambda: channel, sock=socket.socket(fileno=plan.channel_fd))
-    relay = Relay(RelaySettings.model_validate_json(bytes(plan.relay)), gate)
+    relay = Relay(RelaySettings.model_validate_json(bytes(plan.relay)), gate, make_doors(plan.doors))
     config = uvicorn.Config(
         Forwarding(plan.control_path),
         http=relay_protocol(relay),

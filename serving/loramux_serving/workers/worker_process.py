@@ -10,6 +10,7 @@ from contextlib import suppress
 import msgspec
 import structlog
 
+from loramux_serving.relay.doors import DoorPlan
 from loramux_serving.relay.local_gate import LocalGate
 from loramux_serving.relay.ports import Recorder
 from loramux_serving.settings import Settings
@@ -72,7 +73,13 @@ class WorkerProcess:
 
 
 async def start_worker(
-    index: int, listener: socket.socket, control_path: str, settings: Settings, gate: LocalGate, recorder: Recorder
+    index: int,
+    listener: socket.socket,
+    control_path: str,
+    settings: Settings,
+    doors: DoorPlan,
+    gate: LocalGate,
+    recorder: Recorder,
 ) -> WorkerProcess:
     """Returns when the process runs; `desk.serving` tells when it serves. In a session of its own, so that Ctrl-C in
     the gateway's terminal does not reach it. Raises `OSError` where no process can be made."""
@@ -84,6 +91,7 @@ async def start_worker(
             listener_fd=listener.fileno(),
             control_pid=os.getpid(),
             control_path=control_path,
+            doors=doors,
             shutdown_timeout_s=settings.shutdown_timeout_s,
             relay=msgspec.Raw(settings.relay.model_dump_json().encode()),
             log=msgspec.Raw(settings.log.model_dump_json().encode()),
