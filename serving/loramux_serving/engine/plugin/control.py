@@ -20,6 +20,8 @@ from loramux_serving.engine.plugin import worker
 from loramux_serving.engine.plugin.staging import Refused, Staged, Stager, Unable, merge
 
 _PINNED_AGAIN_S = 0.005
+_STEPPED_AGAIN_S = 0.005
+"""How soon another step may have run."""
 
 _logger = logging.getLogger("vllm.plugins.loramux")
 
@@ -218,6 +220,8 @@ class LoraControl:
                     return False
                 if "gone" in told:
                     raise Rejected(404, "The engine has dropped its weights.")
+                if "spent" in told:
+                    await asyncio.sleep(_STEPPED_AGAIN_S)
 
     async def deactivate(self, name: str) -> bool:
         return all(await self._ask("deactivate", self._id(name)))

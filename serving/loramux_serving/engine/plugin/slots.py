@@ -18,8 +18,8 @@ import torch
 
 _IN_USE_S = 1.0
 """For how long what the last step used counts as in use. There is a step every few milliseconds while anything runs."""
-_FILL_SHARE = 0.05
-"""Of a step's time, what may be put between two steps for a slot that is being filled."""
+_FILL_SHARE = 0.1
+"""Of a step's time, what may be put between two steps for slots that are being filled."""
 _LEAST_FILL_S = 0.001
 
 Note = Callable[[Any, int, Sequence[int]], None]
@@ -39,6 +39,8 @@ class Slots:
         self._needed: frozenset[int] = frozenset()
         self._stepped_at = -math.inf
         self._step_s = 0.0
+        self._spent_s = 0.0
+        """On fills, since the last step."""
 
     # --- by vLLM, within a step ---
 
@@ -49,6 +51,7 @@ class Slots:
             self._step_s += (now - self._stepped_at - self._step_s) / 8
         self._needed = frozenset(ids)
         self._stepped_at = now
+        self._spent_s = 0.0
 
     def activate(self, lora_id: int) -> bool:
         """`LRUCacheLoRAModelManager.activate_adapter`: in a slot on return. False where it was in one already."""
@@ -66,8 +69,9 @@ class Slots:
     # --- by the plugin, between steps ---
 
     def fill(self, lora_id: int, keep: Collection[int]) -> str:
-        """Go on filling a slot with a registered adapter: `active` when it is done, `filling` while it is not, `no
-        slot` where none may be taken: see `ports.LoraEngine.activate`. While nothing runs, it is done at once."""
+        """Go on filling a slot with a registered adapter: `active` when it is done, `filling` while it is not, `spent`
+        where nothing more may be done before the next step, `no slot` where none may be taken: see
+        `ports.LoraEngine.activate`. While nothing runs, it is done at once."""
         active = self._manager._active_adapters
         if lora_id in active:
             active.touch(lora_id)
@@ -80,7 +84,13 @@ class Slots:
             if index is None:
                 return "no slot"
             fill = self._begin(lora_id, index)
-        return "active" if self._run(lora_id, fill, self._budget_s()) else "filling"
+        budget_s = self._budget_s()
+        if budget_s is not None and budget_s <= self._spent_s > 0:
+            return "spent"
+        began = time.perf_counter()
+        done = self._run(lora_id, fill, None if budget_s is None else budget_s - self._spent_s)
+        self._spent_s += time.perf_counter() - began
+        return "active" if done else "filling"
 
     def in_use(self) -> frozenset[int]:
         """What the last step ran on, if that was lately."""
@@ -93,7 +103,7 @@ class Slots:
         return next((lora_id for lora_id in cache.order if lora_id not in needed), None)
 
     def _budget_s(self) -> float | None:
-        """None while nothing runs: the next step was due long ago."""
+        """For all fills between two steps. None while nothing runs: the next step was due long ago."""
         if time.monotonic() - self._stepped_at > max(4 * self._step_s, 0.05):
             return None
         return max(_FILL_SHARE * self._step_s, _LEAST_FILL_S)
