@@ -5,6 +5,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
+CLIENTS ?= .venv-clients
 PEERS  ?= .venv-peers
 BIN    := $(VENV)/bin
 LOCKS  := deploy/locks
@@ -20,8 +21,8 @@ help:  ## this list
 serve: $(VENV)/.cpu  ## set up, start engine and gateway on 127.0.0.1:8080, load the demo adapters
 	@exec $(BIN)/loramux serve --demo deploy/demo
 
-test: $(VENV)/.dev services  ## set up and pass every test, with real vLLM
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev $(CLIENTS)/.clients services  ## set up and pass every test, with real vLLM
+	CLIENTS=$(CLIENTS) $(BIN)/python -m pytest
 
 check: $(VENV)/.dev lint types contracts test  ## lint, types, import contracts, tests
 
@@ -56,7 +57,7 @@ lock:  ## make the lock files anew
 	PYTHON=$(PYTHON) sh $(LOCKS)/lock.sh
 
 clean:  ## remove the environments
-	rm -rf $(VENV) $(PEERS)
+	rm -rf $(VENV) $(CLIENTS) $(PEERS)
 
 services:
 	@sh tests/services.sh
@@ -79,6 +80,14 @@ $(VENV)/.cpu: $(LOCKS)/cpu.txt pyproject.toml $(VENV)/.torch
 $(VENV)/.bench: $(LOCKS)/bench.txt pyproject.toml | $(BIN)/python
 	$(INSTALL) --require-hashes -r $(LOCKS)/bench.txt
 	$(INSTALL) --no-build-isolation -e .
+	@touch $@
+
+# What examples/ is run with. A client that can not be installed fails the set-up: its example would go untested.
+$(CLIENTS)/.clients: $(LOCKS)/clients.txt | $(BIN)/python
+	@echo "Making the environment of clients in $(CLIENTS) (once; a minute) ..."
+	@"$(PYTHON)" -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --no-warn-script-location \
+		--require-hashes -r $(LOCKS)/clients.txt
 	@touch $@
 
 # What can not be installed is left out of the measurement, which says so.

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from loramux_serving.foreign_names import DEMANDS, MODEL_VARIABLES, PASSED_ON, UNUSED, VARIABLES, Unused, Variable
 from loramux_serving.settings import Settings
 
 PAGE = Path(__file__).with_name("settings.md")
@@ -20,6 +21,7 @@ _UNITS = {
     "_per_minute": "per minute",
     "max_ratio": "bytes per byte",
     "max_model_len": "tokens",
+    "max_prompt_tokens": "tokens",
 }
 """By how a name ends; the longest that fits."""
 
@@ -31,7 +33,8 @@ _HEAD = """\
 
 <!-- Made by `python docs/settings_table.py` from serving/loramux_serving/settings.py. Do not edit. -->
 
-Every setting has one name, and can be given in three places. The later one wins:
+Every setting has one name, and can be given in three places. The later one wins. What was written for LMI's or TGI's
+containers is read too: see [Settings of LMI and TGI](#settings-of-lmi-and-tgi).
 
 1. a TOML file: `loramux serve --config FILE`;
 2. the environment: `LORAMUX_` and the name in capitals, `__` between section and name;
@@ -58,6 +61,34 @@ roots = ["/srv/adapters"]
 """
 
 
+_FOREIGN = """
+## Settings of LMI and TGI
+
+The environment that a container of LMI (DJL Serving) or TGI was started with starts loramux too. Each variable that is
+used is named in the log at the start, with its setting and value.
+
+- The environment must not contradict itself. Two variables that set the same setting to different values stop the
+  start, with one sentence that names both: `HF_MODEL_ID` and `MODEL_ID`, or `OPTION_MAX_LORAS` and
+  `LORAMUX_ENGINE__MAX_LORAS`. So do values that can not both hold, as a `MAX_INPUT_TOKENS` that is not below
+  `MAX_TOTAL_TOKENS`, and a value that can not be read.
+- A TOML file and flags were written for loramux, so they win over these variables, as LMI's own `serving.properties`
+  does; a warning names both.
+- A variable that does nothing here is warned of, and so is an `OPTION_…` that nobody knows, with the nearest name that
+  is known.
+- Where nothing is said of `OPTION_MAX_CPU_LORAS`, `OPTION_MAX_LORAS` raises `engine.max_cpu_loras` with it, as in LMI.
+- Where loramux has another default than LMI or TGI, loramux' counts: it listens on loopback, port 8080, until `PORT`
+  and `HOSTNAME`, or its own settings, say otherwise.
+- `HOSTNAME` counts where it is an IP address, as in TGI. Shells, containers and pods set it to the machine's name,
+  which is no wish to listen there.
+- `MAX_INPUT_TOKENS` is kept by the engines that loramux starts: vLLM itself knows no limit for the prompt alone, so
+  loramux' plugin in it refuses longer ones, on every interface.
+- `MAX_CONCURRENT_REQUESTS` counts what runs and what waits, as in TGI: further requests are refused
+  (`queue_full`).
+- `max` takes all accelerators that are visible, divided by `engine.replicas`.
+
+"""
+
+
 def page() -> str:
     """The whole of `settings.md`."""
     sections = [("", "The gateway", _scalars(Settings))]
@@ -65,7 +96,45 @@ def page() -> str:
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             sections.append((name, (kind.__doc__ or "").strip(), list(kind.model_fields.items())))
-    return _HEAD + "".join(_section(name, about, fields) for name, about, fields in sections)
+    own = "".join(_section(name, about, fields) for name, about, fields in sections)
+    return _HEAD + own + _FOREIGN + foreign_table() + _foreign_unused()
+
+
+def foreign_table() -> str:
+    """LMI's and TGI's variables that are read, with what each sets."""
+    lines = ["| variable | of | sets | takes |", "|---|---|---|---|"]
+    for variable in sorted(VARIABLES, key=_order):
+        only = _only(variable)
+        lines.append(f"| `{variable.name}` | {variable.family} | `{variable.setting}` | {variable.takes}{only} |")
+    for demand in DEMANDS:
+        lines.append(f"| `{demand.name}` | {demand.family} | nothing: {demand.instead} | {demand.takes} |")
+    for name, why in PASSED_ON.items():
+        lines.append(f"| `{name}` | LMI, TGI | nothing: {why} | never shown |")
+    return "\n".join(lines) + "\n"
+
+
+def _order(variable: Variable) -> tuple[str, str]:
+    return variable.setting, variable.name
+
+
+def _only(variable: Variable | Unused) -> str:
+    if isinstance(variable, Variable) and variable.kind:
+        return f"; only where `engine.kind` is `{variable.kind}`"
+    if variable.beside_model:
+        return f"; only beside {' or '.join(f'`{name}`' for name in MODEL_VARIABLES)}"
+    return ""
+
+
+def _foreign_unused() -> str:
+    lines = [
+        "",
+        "These do nothing, and the start says so:",
+        "",
+        "| variable | of | why, and what to do |",
+        "|---|---|---|",
+    ]
+    lines += [f"| `{unused.name}` | {unused.family} | {unused.reason}{_only(unused)} |" for unused in UNUSED]
+    return "\n".join(lines) + "\n"
 
 
 def settings() -> Iterator[tuple[str, FieldInfo]]:

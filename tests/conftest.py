@@ -14,4 +14,5 @@ pytest_plugins = [
     "tests.fixtures.postgres",
     "tests.fixtures.s3",
     "tests.fixtures.vllm",
+    "tests.fixtures.doors",  # uses what is above
 ]

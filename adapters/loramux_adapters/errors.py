@@ -3,9 +3,11 @@
     LoramuxError
     ├── RequestInvalid              invalid_request          the call itself is wrong
     │   ├── NameInvalid             invalid_name
-    │   └── SourceNotAllowed        source_not_allowed       scheme or path outside what the operator allows
+    │   ├── SourceNotAllowed        source_not_allowed       scheme or path outside what the operator allows
+    │   ├── LimitExceeded           limit_exceeded           more than there may be
+    │   └── OperationUnknown        operation_unknown        of an interface that is served in part
     ├── AuthError
-    │   ├── Unauthenticated         unauthenticated          no key, or an unknown or revoked one
+    │   ├── Unauthenticated         unauthenticated          no key, an unknown or revoked one, or a bad signature
     │   └── Forbidden               forbidden                a key without the right for this
     ├── NotFound                    not_found
     │   ├── AdapterNotFound         adapter_not_found
@@ -14,7 +16,11 @@
     │   ├── OperationNotFound       operation_not_found
     │   ├── KeyNotFound             key_not_found
     │   ├── ReplicaNotFound         replica_not_found
+    │   ├── ResourceNotFound        resource_not_found       of SageMaker's interface
     │   └── ModelNotFound           model_not_found          a name that inference does not know
+    │       ├── EndpointNotFound    endpoint_not_found       as SageMaker's clients name models
+    │       ├── ComponentNotFound   component_not_found
+    │       └── ComponentNotReady   component_not_ready      (retryable) it has never been ready yet
     ├── Conflict                    conflict
     │   ├── NameTaken               name_taken
     │   ├── AdapterBusy             adapter_busy             being deleted
@@ -92,6 +98,14 @@ class SourceNotAllowed(RequestInvalid):
     code = "source_not_allowed"
 
 
+class LimitExceeded(RequestInvalid):
+    code = "limit_exceeded"
+
+
+class OperationUnknown(RequestInvalid):
+    code = "operation_unknown"
+
+
 class AuthError(LoramuxError):
     code = "auth_error"
 
@@ -132,8 +146,25 @@ class ReplicaNotFound(NotFound):
     code = "replica_not_found"
 
 
+class ResourceNotFound(NotFound):
+    code = "resource_not_found"
+
+
 class ModelNotFound(NotFound):
     code = "model_not_found"
+
+
+class EndpointNotFound(ModelNotFound):
+    code = "endpoint_not_found"
+
+
+class ComponentNotFound(ModelNotFound):
+    code = "component_not_found"
+
+
+class ComponentNotReady(ModelNotFound):
+    code = "component_not_ready"
+    retryable = True
 
 
 class Conflict(LoramuxError):

@@ -51,9 +51,12 @@ class AdapterManager:
         room_timeout_s: float,
         drain_timeout_s: float,
         policy: TierPolicy = _DEFAULT,
+        engines_wanted: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`pins` gives the engine names that may not leave host memory, or not even their slots."""
+        """`pins` gives the engine names that may not leave host memory, or not even their slots. `engines_wanted` says
+        whether any replica is meant to be in service: where none is, nothing waits for one."""
         self._clock = clock
+        self._engines_wanted = engines_wanted
         self._room_timeout_s = room_timeout_s
         self._demand = Demand(policy.demand_half_life_s)
         self._reports = Reports(clock)
@@ -66,7 +69,7 @@ class AdapterManager:
         self._shelves: dict[str, Shelf] = {}
         self._closed: dict[str, list[Shelf]] = {}
         """Of replicas that left: calls to their engines may still be under way."""
-        self._staging = Staging(self._shelves, self._moves, self._leases, self._demand)
+        self._staging = Staging(self._shelves, self._moves, self._leases, self._demand, engines_wanted)
         self._retiring = Retiring(self._shelves, self._moves, self._leases, clock, drain_timeout_s=drain_timeout_s)
         self._refreshing = Refreshing(self._shelves, self._reports, Pins(self._moves, self._leases, pins))
 
@@ -95,7 +98,10 @@ class AdapterManager:
         name = target.engine_name
         shelf = self._shelves.get(replica_id)
         entry = None if shelf is None else shelf.holdings.get(name)
-        if shelf is None or entry is None or not self._moves.ready(shelf, entry):
+        if shelf is None or entry is None:
+            return None
+        in_slot = entry.slotted and entry.staged and entry.move is None
+        if not in_slot and not self._moves.ready(shelf, entry):
             return None
         self._demand.count(name, self._clock.monotonic())
         lease = AdapterLease(self._leases, shelf, target, self._moves.stage, end_request)
@@ -192,8 +198,10 @@ class AdapterManager:
         await self._reports.caught_up()
 
     async def pin(self, target: Target, tier: Tier) -> None:
-        """As `prefetch`, and the engines keep it there, as what is pinned."""
-        await self._staging.everywhere(target, tier, "pin")
+        """As `prefetch`, and the engines keep it there, as what is pinned. Where no replica is meant to be in service,
+        those that come do all of that."""
+        if self._shelves or self._engines_wanted():
+            await self._staging.everywhere(target, tier, "pin")
         await self.repin()
 
     async def repin(self) -> None:
@@ -216,8 +224,8 @@ class AdapterManager:
     async def hold(self, target: Target, *, at_once: bool = False) -> AsyncIterator[None]:
         """`target` answers on every replica for the length of the block, on those that join during it too. A replica
         that fails and leaves is left out, as it is reconciled before it serves again. Raises what `lease` raises,
-        and `EngineUnavailable` where no replica is left. In the order of calls; `at_once`, what is staged everywhere
-        does not wait for those before it, who may wait for room."""
+        and `EngineUnavailable` where no replica is left, but one is meant to be there. In the order of calls;
+        `at_once`, what is staged everywhere does not wait for those before it, who may wait for room."""
         async with self._staging.hold(target, at_once=at_once):
             await self._reports.caught_up()
             yield
@@ -282,6 +290,11 @@ class AdapterManager:
             del self._shelves[replica_id]
             self._reports.forget(replica_id)
             self._closed.setdefault(replica_id, []).append(shelf)
+
+    def in_use(self, replica_id: str) -> bool:
+        """Whether a request, or somebody who has it staged, needs anything on a replica."""
+        shelf = self._shelves.get(replica_id)
+        return shelf is not None and any(entry.leases for entry in shelf.holdings.values())
 
     @property
     def replicas(self) -> frozenset[str]:

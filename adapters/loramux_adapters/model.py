@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 UPLOAD_SCHEME = "upload:"
 """Begins the source of an adapter that was sent as a body: once it is in the disk tier, there is no other copy."""
@@ -255,7 +256,8 @@ class Operation:
 class ApiKey:
     """A caller's key as it is kept: `digest` is the sha256 of the secret, which itself is not kept.
 
-    `adapters` holds shell-style patterns of adapter names (empty: all); the base counts as a name.
+    `adapters` holds shell-style patterns of adapter names (empty: all); the base counts as a name. With an
+    `access_key_id` it is a key to sign requests with, as AWS' are, and no other.
     """
 
     id: str
@@ -267,6 +269,40 @@ class ApiKey:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     revoked_at: float | None = None
+    access_key_id: str | None = None
+
+
+class ResourceKind(StrEnum):
+    """As they stand in ARNs."""
+
+    MODEL = "model"
+    ENDPOINT_CONFIG = "endpoint-config"
+    ENDPOINT = "endpoint"
+    COMPONENT = "inference-component"
+
+
+class ResourceState(StrEnum):
+    """`creating → settled`, `updating → settled`, and `deleting` from each of them."""
+
+    CREATING = "creating"
+    UPDATING = "updating"
+    SETTLED = "settled"
+    DELETING = "deleting"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """Something that a client of SageMaker's interface made. `body` is what it said, in JSON's types, and what came of
+    that. With `of_adapter` it adds to the adapter of the same name, and ends with it."""
+
+    kind: ResourceKind
+    name: str
+    body: Mapping[str, Any]
+    created_at: float
+    updated_at: float
+    state: ResourceState = ResourceState.SETTLED
+    tags: Mapping[str, str] = field(default_factory=dict)
+    of_adapter: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ from loramux_adapters.model import (
     Operation,
     RegistryState,
     Resident,
+    Resource,
+    ResourceKind,
     Sticky,
     Tier,
     Version,
@@ -213,6 +215,55 @@ class KeyStore(Protocol):
 
     def revoke_key(self, key_id: str, now: float) -> ApiKey:
         """Raises `KeyNotFound`."""
+        ...
+
+
+class CreateAdapter(Protocol):
+    """`RegistryStore.create_adapter`, or what does more in the same transaction."""
+
+    def __call__(
+        self, name: str, base: str, source: str, *, promote: bool | float, pin: Tier | None, now: float
+    ) -> tuple[Adapter, Version, Operation]: ...
+
+
+class ResourceStore(Protocol):
+    """What SageMaker's interface keeps beside the registry, in the same database. Each method is one transaction, as
+    in `RegistryStore`. Raises `StorageError`."""
+
+    def resources(self) -> Sequence[Resource]:
+        """All, oldest first."""
+        ...
+
+    def create_resource(self, resource: Resource) -> None:
+        """Raises `NameTaken` where there is one of this kind and name."""
+        ...
+
+    def save_resource(self, resource: Resource) -> None:
+        """Write its body, state, tags and `updated_at`. No effect where it is gone."""
+        ...
+
+    def delete_resource(self, kind: ResourceKind, name: str) -> None:
+        """No error where it is gone."""
+        ...
+
+    def create_adapter(
+        self,
+        resource: Resource,
+        name: str,
+        base: str,
+        source: str,
+        *,
+        promote: bool | float,
+        pin: Tier | None,
+        now: float,
+    ) -> tuple[Adapter, Version, Operation]:
+        """An adapter, and a resource of its name that ends with it. As `RegistryStore.create_adapter`, but for an
+        adapter that exists, of whatever state: raises `NameTaken`, or `AdapterBusy` while that is being deleted."""
+        ...
+
+    def keep_adapter(self, resource: Resource) -> None:
+        """Create or save a resource that adds to the adapter of its name. No effect where there is no such
+        adapter."""
         ...
 
 

@@ -12,7 +12,7 @@ from loramux_adapters.errors import NameTaken, RequestInvalid, StorageError, Ver
 from loramux_adapters.events import EventLog
 from loramux_adapters.model import Adapter, Alias, CanaryEnd, CanaryRule, Operation, Sticky, Target, Tier, Version
 from loramux_adapters.names import check_adapter_name
-from loramux_adapters.ports import ArtifactSource, Clock, RegistryStore
+from loramux_adapters.ports import ArtifactSource, Clock, CreateAdapter, RegistryStore
 from loramux_adapters.snapshot import Snapshot, build, sticky_draw
 
 _PUBLISH_PATIENCE_S = 30.0
@@ -65,6 +65,11 @@ class Registry:
         draw = random.random() if caller is None else sticky_draw(caller, split.live.adapter)
         return split.pick(draw)
 
+    def lasting(self, model: str) -> bool:
+        """Whether `resolve` gives the same for everybody, until the next snapshot."""
+        split = self.snapshot.names.get(model)
+        return split is None or split.canary is None
+
     def source_of(self, target: Target) -> str:
         """Where the target's version came from. Raises `VersionNotFound`."""
         version = self.snapshot.state.versions.get((target.adapter, target.version or 0))
@@ -104,15 +109,22 @@ class Registry:
     # --- arriving ---
 
     async def add(
-        self, name: str, source: str, *, base: str | None, promote: bool | float, pin: Tier | None
+        self,
+        name: str,
+        source: str,
+        *,
+        base: str | None,
+        promote: bool | float,
+        pin: Tier | None,
+        create: CreateAdapter | None = None,
     ) -> tuple[Adapter, Version, Operation]:
-        """Register an adapter; its operation is yet to be run. Raises `NameInvalid`, `NameTaken`,
-        `SourceNotAllowed`, `RequestInvalid`, `AdapterBusy`."""
+        """Register an adapter; its operation is yet to be run. `create` is used in the place of the store's own
+        method. Raises `NameInvalid`, `NameTaken`, `SourceNotAllowed`, `RequestInvalid`, `AdapterBusy`."""
         self.check_new_name(name)
         self._check_base(base)
         await asyncio.to_thread(self._source.check, source)
         adapter, version, operation = await self.change(
-            self.store.create_adapter,
+            create or self.store.create_adapter,
             name,
             self._base_name,
             source,

@@ -28,7 +28,10 @@ compile cpu --extra cpu "$locks/torch.in" --constraint "$work/dev.txt"
 compile gateway --constraint "$work/dev.txt"
 compile bench --extra bench --constraint "$work/dev.txt"
 
-# Other gateways to measure beside: an environment of its own, which has nothing to do with ours.
-"$work/venv/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-    --custom-compile-command "make lock" "$locks/peers.in" --output-file "$work/peers.txt"
-for name in gateway cpu bench dev peers; do mv "$work/$name.txt" "$locks/$name.txt"; done
+# Clients that examples/ is run with, and other gateways to measure beside: environments of their own, which have
+# nothing to do with ours.
+for name in clients peers; do
+    "$work/venv/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+        --custom-compile-command "make lock" "$locks/$name.in" --output-file "$work/$name.txt"
+done
+for name in gateway cpu bench dev clients peers; do mv "$work/$name.txt" "$locks/$name.txt"; done

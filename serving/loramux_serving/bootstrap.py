@@ -1,7 +1,7 @@
 """Builds the gateway. The only file that names concrete classes; nothing here starts anything."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from loramux_adapters.artifacts.sources import Sources
 from loramux_adapters.artifacts.upload import UploadSource
 from loramux_adapters.base import describe_base
 from loramux_adapters.clock import SystemClock
+from loramux_adapters.errors import RequestInvalid, SettingsInvalid
 from loramux_adapters.events import EventLog
 from loramux_adapters.library import Library
 from loramux_adapters.lifecycle import Lifecycle
@@ -29,23 +30,35 @@ from loramux_adapters.registry import Registry
 from loramux_adapters.store.database import Database
 from loramux_adapters.store.keys import SqlKeyStore
 from loramux_adapters.store.registry import SqlRegistryStore
+from loramux_adapters.store.resources import SqlResourceStore
 from loramux_serving import __version__
 from loramux_serving.admission.fair_admission import FairAdmission
 from loramux_serving.auth.admin_key import open_admin_key
 from loramux_serving.auth.key_desk import KeyDesk
 from loramux_serving.auth.keyring import KeyRing
+from loramux_serving.auth.master_key import MasterKey
+from loramux_serving.auth.signers import Signers
+from loramux_serving.auth.verifier import Verifier
 from loramux_serving.base.default import TOOL_CALL_PARSER as DEFAULT_TOOL_CALL_PARSER
 from loramux_serving.canary_watch import CanaryWatch
 from loramux_serving.engine.client import VllmEngine
+from loramux_serving.engine.copies import Copies
 from loramux_serving.engine.fleet import Fleet
 from loramux_serving.engine.host import Host, child, elsewhere
 from loramux_serving.engine.replica import EngineReplica
 from loramux_serving.engine.spec import LaunchPlan, plan_launch
 from loramux_serving.engine.supervisor import Patience, Supervisor
+from loramux_serving.foreign_settings import asked_settings, differences
 from loramux_serving.gateway import Gateway
 from loramux_serving.home import Home
+from loramux_serving.relay.doors import DoorPlan, make_doors
+from loramux_serving.relay.grants import Grants
 from loramux_serving.relay.handler import Relay
 from loramux_serving.relay.local_gate import LocalGate
+from loramux_serving.sagemaker.assembly import build_control_plane
+from loramux_serving.sagemaker.control_plane import ControlPlane
+from loramux_serving.sagemaker.inventory import Inventory
+from loramux_serving.sagemaker.names import ComponentNames
 from loramux_serving.services import Services
 from loramux_serving.settings import ArtifactSettings, Settings
 from loramux_serving.telemetry.metrics import Metrics
@@ -64,7 +77,9 @@ def build(settings: Settings, base_dir: Path, base_name: str, database: Database
     key_store = SqlKeyStore(database)
     has_keys = any(key.revoked_at is None for key in key_store.list_keys())
     admin_key = open_admin_key(settings, has_keys=has_keys)
-    keyring = KeyRing(admin_digest=admin_key.digest, anonymous=settings.allow_anonymous)
+    master_key = MasterKey(settings)
+    signers = Signers(master_key, Verifier(clock, clock_skew_s=settings.auth.clock_skew_s))
+    keyring = KeyRing(admin_digest=admin_key.digest, anonymous=settings.allow_anonymous, signers=signers)
     metrics = Metrics(
         CollectorRegistry(), max_adapters=settings.metrics.max_adapters, version=__version__, base=base_name
     )
@@ -91,6 +106,7 @@ def build(settings: Settings, base_dir: Path, base_name: str, database: Database
         lambda: registry.snapshot.pins,
         clock,
         metrics,
+        engines_wanted=lambda: copies.wanted > 0,
         room_timeout_s=settings.admission.queue_timeout_s,
         drain_timeout_s=settings.registry.drain_timeout_s,
         policy=TierPolicy(
@@ -116,8 +132,14 @@ def build(settings: Settings, base_dir: Path, base_name: str, database: Database
         replica.when_ready(admission.capacity_changed)
     request_log = RequestLog(settings.log, then=usage)
     records = RecordBatch(request_log)
-    gate = LocalGate(keyring, registry, admission, fleet, manager, records, retries=settings.relay.retries)
-    relay = Relay(settings.relay, gate)
+    inventory = Inventory(SqlResourceStore(database), registry)
+    names = ComponentNames(registry, inventory, account=settings.sagemaker.account)
+    grants = Grants(registry.lasting)
+    registry.on_publish(grants.forget)
+    keyring.on_replace(grants.forget)
+    gate = LocalGate(keyring, names, admission, fleet, manager, records, retries=settings.relay.retries, grants=grants)
+    doors = DoorPlan(base_name, settings.engine.max_model_len, settings.sagemaker.account)
+    relay = Relay(settings.relay, gate, make_doors(doors))
     # What is taken for granted of an engine without our plugin, which can not be asked.
     assumed = Capabilities(
         dynamic_lora=True,
@@ -143,6 +165,15 @@ def build(settings: Settings, base_dir: Path, base_name: str, database: Database
         )
         for index, replica in enumerate(replicas)
     ]
+    copies = Copies(
+        supervisors,
+        events,
+        wanted=settings.engine.first_replicas,
+        drain_timeout_s=settings.shutdown_timeout_s,
+        busy=manager.in_use,
+        detach=lambda replica_id: gateway.detach(replica_id),
+        most="engine.urls has so many" if settings.engine.url_list else "as engine.replicas says",
+    )
     services = Services(
         settings=settings,
         clock=clock,
@@ -156,20 +187,54 @@ def build(settings: Settings, base_dir: Path, base_name: str, database: Database
             home.uploads, max_bytes=settings.artifacts.max_archive_bytes, max_files=settings.artifacts.max_files
         ),
         fleet=fleet,
+        copies=copies,
+        sagemaker=_sagemaker(settings, base_name, inventory, registry, lifecycle, copies, fleet, clock),
         http=http,
         relay=relay,
         admission=admission,
         keyring=keyring,
-        key_desk=KeyDesk(key_store, keyring, clock),
+        key_desk=KeyDesk(key_store, keyring, clock, master_key),
         metrics=metrics,
         usage=usage,
         request_log=request_log,
         records=records,
         canaries=canaries,
-        crew=Crew(settings, gate, request_log, clock, events, metrics.worker_restarted),
+        crew=Crew(settings, doors, gate, request_log, clock, events, metrics.worker_restarted),
     )
-    gateway = Gateway(services, supervisors)
+    gateway = Gateway(services)
     return services, gateway
+
+
+def _sagemaker(
+    settings: Settings,
+    base_name: str,
+    inventory: Inventory,
+    registry: Registry,
+    lifecycle: Lifecycle,
+    copies: Copies,
+    fleet: Fleet,
+    clock: Clock,
+) -> ControlPlane:
+    def misfits(environment: Mapping[str, str]) -> Sequence[str]:
+        try:
+            return differences(asked_settings(environment, settings.engine.kind), settings, base_name)
+        except SettingsInvalid as error:
+            raise RequestInvalid(error.message) from error
+
+    def trouble() -> str:
+        return next((status.detail for status in fleet.statuses() if status.detail), "")
+
+    return build_control_plane(
+        inventory,
+        registry,
+        lifecycle,
+        copies,
+        misfits,
+        trouble,
+        clock,
+        start_timeout_s=settings.engine.start_timeout_s,
+        account=settings.sagemaker.account,
+    )
 
 
 def _sources(settings: ArtifactSettings, home: Home) -> ArtifactSource:

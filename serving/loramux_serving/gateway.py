@@ -1,7 +1,7 @@
 """The gateway while it runs: what starts, in which order, and what ends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,6 @@ from loramux_adapters.errors import LoramuxError
 from loramux_adapters.model import Target
 from loramux_adapters.ports import LoraEngine
 from loramux_adapters.snapshot import Snapshot, target_of
-from loramux_serving.engine.supervisor import Supervisor
 from loramux_serving.services import Services
 
 _log = structlog.get_logger(__name__)
@@ -20,9 +19,8 @@ _log = structlog.get_logger(__name__)
 class Gateway:
     """Ties the parts together. Entered once, by the application's lifespan."""
 
-    def __init__(self, services: Services, supervisors: Sequence[Supervisor]) -> None:
+    def __init__(self, services: Services) -> None:
         self._services = services
-        self._supervisors = supervisors
         self._restarts: dict[str, int] = {}
 
     @asynccontextmanager
@@ -33,6 +31,7 @@ class Gateway:
         services.registry.on_publish(self._published)
         services.metrics.before_scrape(self._scraped)
         await services.registry.open()
+        await services.sagemaker.open()
         await services.key_desk.open()
         await asyncio.to_thread(services.uploads.open, self._awaited_uploads())
         async with AsyncExitStack() as stack:
@@ -40,12 +39,12 @@ class Gateway:
             stack.callback(services.records.flush)
             stack.push_async_callback(services.http.aclose)
             stack.push_async_callback(services.relay.close)
-            for supervisor in self._supervisors:
-                await stack.enter_async_context(supervisor)
+            await stack.enter_async_context(services.copies)
             stack.push_async_callback(services.manager.close)
             stack.push_async_callback(services.pointers.close)
             stack.push_async_callback(services.lifecycle.close)
             await services.lifecycle.resume()
+            await stack.enter_async_context(_task(services.sagemaker.run(), "sagemaker"))
             await stack.enter_async_context(_task(self._sweep(), "sweep"))
             await stack.enter_async_context(_task(self._ask_engines(), "reports"))
             if services.settings.tiers.prefetch_interval_s > 0:
@@ -65,8 +64,10 @@ class Gateway:
         services.events.publish("replica.attached", replica=engine.replica_id)
 
     def detach(self, replica_id: str) -> None:
-        self._services.manager.detach(replica_id)
-        self._services.events.publish("replica.lost", replica=replica_id)
+        """Forget at once what a replica held. Once or more often."""
+        if replica_id in self._services.manager.replicas:
+            self._services.manager.detach(replica_id)
+            self._services.events.publish("replica.lost", replica=replica_id)
 
     def _first(self, snapshot: Snapshot, on_disk: Collection[str]) -> tuple[Target, ...]:
         """What a replica stages before it takes requests: all that is pinned, then as many as fit beside it in slots,
@@ -96,6 +97,7 @@ class Gateway:
     def _scraped(self) -> None:
         services = self._services
         services.records.flush()
+        services.metrics.replicas_wanted(services.copies.wanted)
         load = services.admission.snapshot()
         services.metrics.queued({adapter: each.queued for adapter, each in load.adapters.items()})
         for status in services.fleet.statuses():

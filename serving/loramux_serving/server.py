@@ -2,7 +2,7 @@
 
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -30,6 +30,7 @@ from loramux_serving.home import Home
 from loramux_serving.relay.protocol import PLAIN, relay_protocol
 from loramux_serving.services import Services
 from loramux_serving.settings import Settings
+from loramux_serving.settings_sources import Notice
 from loramux_serving.telemetry.logs import configure
 from loramux_serving.workers.control_server import ControlServer, private_path
 from loramux_serving.workers.port import SharedPort
@@ -37,9 +38,12 @@ from loramux_serving.workers.port import SharedPort
 _log = structlog.get_logger(__name__)
 
 
-def run(settings: Settings, demo_dir: Path | None = None) -> None:
-    """Serve until SIGINT or SIGTERM; then drain, and stop the engines. Raises `LoramuxError` where it can not start."""
+def run(settings: Settings, demo_dir: Path | None = None, notices: Sequence[Notice] = ()) -> None:
+    """Serve until SIGINT or SIGTERM; then drain, and stop the engines. `notices` are logged first. Raises
+    `LoramuxError` where it can not start."""
     configure(settings.log)
+    for notice in notices:
+        _log.log(notice.level, notice.event, **notice.fields)
     demo = None if demo_dir is None else Demo(demo_dir)
     if demo is not None:
         demo.names()

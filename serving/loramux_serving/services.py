@@ -15,8 +15,10 @@ from loramux_serving.admission.fair_admission import FairAdmission
 from loramux_serving.auth.key_desk import KeyDesk
 from loramux_serving.auth.keyring import KeyRing
 from loramux_serving.canary_watch import CanaryWatch
+from loramux_serving.engine.copies import Copies
 from loramux_serving.engine.fleet import Fleet
 from loramux_serving.relay.handler import Relay
+from loramux_serving.sagemaker.control_plane import ControlPlane
 from loramux_serving.settings import Settings
 from loramux_serving.telemetry.metrics import Metrics
 from loramux_serving.telemetry.record_batch import RecordBatch
@@ -38,6 +40,8 @@ class Services:
     library: Library
     uploads: UploadDesk
     fleet: Fleet
+    copies: Copies
+    sagemaker: ControlPlane
     http: httpx.AsyncClient
     relay: Relay
     admission: FairAdmission

@@ -1,22 +1,16 @@
 """Every setting once: name, default, unit (in the name) and help.
 
-Read from, later wins: defaults, one TOML file (`--config`), the environment (prefix `LORAMUX_`, `__` for nesting),
-flags. `docs/settings.md` lists them all, and a test fails where it does not.
+Where they are read from is `settings_sources`. `docs/settings.md` lists them all, and a test fails where it does not.
 """
 
 import sys
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from loramux_adapters.errors import SettingsInvalid
 
@@ -24,6 +18,9 @@ MIB = 1024 * 1024
 GIB = 1024 * MIB
 
 LoraRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
+
+Value = str | int | float | bool
+"""Of a setting that is neither a list nor a table."""
 
 
 class _Section(BaseModel):
@@ -38,11 +35,16 @@ class EngineSettings(_Section):
     urls: str = ""
     """Comma-separated addresses of vLLM servers that somebody else runs. Empty: loramux starts its own."""
     model: str = ""
-    """Directory or hub id of the base model. Empty: the embedded default, SmolLM2-135M-Instruct."""
+    """Directory, hub id or `s3://bucket/prefix` of the base. Empty: the embedded default, SmolLM2-135M-Instruct."""
+    revision: str = ""
+    """Branch, tag or commit of a base from the hub. Empty: `main`."""
     name: str = ""
     """Name under which callers reach the base. Empty: the last part of `model`."""
     replicas: int = Field(1, ge=1, le=64)
-    """Engine processes to start on this machine."""
+    """Most engine processes on this machine, among which its GPUs are shared out. With `urls` it is their number."""
+    start_replicas: int | None = Field(None, ge=0, le=64)
+    """Replicas that run at first; `loramux replicas scale` changes it until the next start. 0: none until somebody asks
+    for some, or a base inference component is created. None: all."""
     python: str = sys.executable
     """Interpreter of the environment in which vLLM is installed."""
     port: int = Field(0, ge=0, le=65535)
@@ -51,6 +53,9 @@ class EngineSettings(_Section):
     """Data type of the base's weights and activations."""
     max_model_len: int = Field(0, ge=0)
     """Longest prompt and answer together, tokens. 0: what the model says."""
+    max_prompt_tokens: int = Field(0, ge=0)
+    """Longest prompt, tokens; below `max_model_len`. A longer one is refused with 400. For engines that loramux starts.
+    0: what `max_model_len` leaves."""
     max_num_seqs: int = Field(0, ge=0)
     """Most sequences in one batch. 0: vLLM's default."""
     max_loras: int = Field(8, ge=1)
@@ -111,9 +116,28 @@ class EngineSettings(_Section):
                 raise ValueError(f"{url!r} is no http:// address")
         return value
 
+    @model_validator(mode="after")
+    def _no_more_at_first_than_can_run(self) -> Self:
+        if self.first_replicas > self.most_replicas:
+            raise ValueError(
+                f"start_replicas ({self.start_replicas}) is over the number of replicas ({self.most_replicas}): that "
+                "of urls, or else `replicas`"
+            )
+        return self
+
     @property
     def url_list(self) -> tuple[str, ...]:
         return tuple(part.strip().rstrip("/") for part in self.urls.split(",") if part.strip())
+
+    @property
+    def most_replicas(self) -> int:
+        """That can run at a time: one for each address, else `replicas`."""
+        return len(self.url_list) or self.replicas
+
+    @property
+    def first_replicas(self) -> int:
+        """That run at first."""
+        return self.most_replicas if self.start_replicas is None else self.start_replicas
 
 
 class ArtifactSettings(_Section):
@@ -138,7 +162,7 @@ class ArtifactSettings(_Section):
     check_finite: bool = True
     """Read every weight and refuse NaN and Inf."""
     s3_endpoint_url: str = ""
-    """Address of an S3-protocol server. Empty: AWS, or AWS_ENDPOINT_URL_S3."""
+    """Address of an S3-protocol server, of adapters and bases. Empty: AWS, or AWS_ENDPOINT_URL_S3."""
     fetch_timeout_s: float = Field(60.0, gt=0)
     """Longest silence of a remote source."""
     fetch_workers: int = Field(4, ge=1, le=64)
@@ -157,6 +181,23 @@ class RegistrySettings(_Section):
     keep_previous_s: float = Field(600.0, ge=0)
     """How long the version that was live before stays in the engines and on disk, so that a rollback waits for nothing.
     It leaves earlier where its room is needed. 0: at once."""
+
+
+class AuthSettings(_Section):
+    """How callers show who they are."""
+
+    clock_skew_s: float = Field(300.0, gt=0, le=3600)
+    """How far a signed request's time may be from the gateway's, before and after. AWS: 300."""
+
+
+class SageMakerSettings(_Section):
+    """What SageMaker's clients are told."""
+
+    account: str = Field("000000000000", pattern=r"^[0-9]{12}$")
+    """The AWS account that the names of resources (ARNs) have."""
+    container: bool = False
+    """The gateway is an endpoint's own container, whose port only SageMaker reaches: `/adapters` takes calls without
+    a key. For `/invocations` without a key, allow_anonymous."""
 
 
 class RelaySettings(_Section):
@@ -193,6 +234,9 @@ class AdmissionSettings(_Section):
 
     max_concurrent: int = Field(256, ge=1)
     """Most requests at the engines of one replica at a time; the rest queue."""
+    max_requests: int = Field(0, ge=0)
+    """Most requests that run and wait together, in all; further ones are refused (`queue_full`). 0: none but
+    `max_concurrent` and `max_queue`."""
     max_concurrent_per_adapter: int = Field(128, ge=1)
     """Most requests of one adapter at the engines at a time."""
     slot_turn_s: float = Field(2.0, gt=0)
@@ -262,11 +306,14 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535)
     """Port to listen on. 0: any free port, printed."""
     home: Path = Path("~/.local/share/loramux")
-    """State: registry, disk tier, `admin.key`."""
+    """State: registry, disk tier, `admin.key`, `aws.key`."""
     cache: Path = Path("~/.cache/loramux")
-    """What can be made again: the unpacked default base."""
+    """What can be made again: the unpacked default base, bases from S3."""
     admin_key: SecretStr | None = None
     """An admin key given from outside. None: one is made on first start and kept in `home`/admin.key, mode 0600."""
+    aws_master_key: SecretStr | None = None
+    """The secret, 32 characters or more, from which the secrets of AWS keys follow. None: one is made with the first
+    such key and kept in `home`/aws.key, mode 0600."""
     allow_anonymous: bool = False
     """Serve inference without a key; the admin interface still needs one."""
     workers: int = Field(1, ge=1, le=64)
@@ -277,6 +324,8 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     registry: RegistrySettings = RegistrySettings()
+    auth: AuthSettings = AuthSettings()
+    sagemaker: SageMakerSettings = SageMakerSettings()
     relay: RelaySettings = RelaySettings()
     admission: AdmissionSettings = AdmissionSettings()
     tiers: TierSettings = TierSettings()
@@ -300,47 +349,26 @@ class Settings(BaseSettings):
             return self.host == "localhost"
 
 
-def load(config: Path | None = None, **flags: Any) -> Settings:
-    """Settings from every place. `flags` are nested dictionaries of what the command line gave; None values are
-    left out. Raises `SettingsInvalid` with one line for each fault."""
-    given = _without_none(flags)
-
-    class Sources(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            order = [InitSettingsSource(settings_cls, init_kwargs=given), env_settings]
-            if config is not None:
-                order.append(TomlConfigSettingsSource(settings_cls, toml_file=config))
-            return tuple(order)
-
-    if config is not None and not config.is_file():
-        raise SettingsInvalid(f"The configuration file {config} does not exist.")
-    try:
-        settings = Sources()
-    except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()]
-        raise SettingsInvalid("The settings are not valid: " + "; ".join(lines)) from error
-    except ValueError as error:
-        raise SettingsInvalid(f"The settings can not be read: {error}") from error
-    _check(settings)
-    return settings
+def value_at(settings: Settings, name: str) -> Any:
+    """Of a setting by its full name, such as `engine.max_loras`."""
+    found: Any = settings
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
 
 
-def _check(settings: Settings) -> None:
-    if settings.engine.max_cpu_loras < settings.engine.max_loras:
+def require_possible(values: Mapping[str, Any], shown: Callable[[str], str]) -> None:
+    """Raises `SettingsInvalid` where two settings can not both hold. `values` has settings by their full names, those
+    that are known; `shown` is what a sentence calls one of them."""
+    slots, held = values.get("engine.max_loras"), values.get("engine.max_cpu_loras")
+    if slots is not None and held is not None and held < slots:
         raise SettingsInvalid(
-            f"engine.max_cpu_loras ({settings.engine.max_cpu_loras}) must be at least engine.max_loras "
-            f"({settings.engine.max_loras})."
+            f"{shown('engine.max_cpu_loras')} must be at least {shown('engine.max_loras')}: what is in a slot is in "
+            "host memory too. Raise the one, or lower the other."
         )
-
-
-def _without_none(values: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: _without_none(value) if isinstance(value, dict) else value for key, value in values.items()}
-    return {key: value for key, value in kept.items() if value is not None and value != {}}
+    prompt, whole = values.get("engine.max_prompt_tokens"), values.get("engine.max_model_len")
+    if prompt and whole and prompt >= whole:
+        raise SettingsInvalid(
+            f"{shown('engine.max_prompt_tokens')} must be below {shown('engine.max_model_len')}, which counts the "
+            "answer too. Lower the one, or raise the other."
+        )

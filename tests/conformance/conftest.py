@@ -4,13 +4,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conformance.scene import LOOPS, Scene, scenes
+from tests.conformance.scene import Scene, scenes
 from tests.conformance.wire import Wire, wires
 
+AT_ONCE = "entering at once"
+WAYS = [("uvloop", AT_ONCE), ("uvloop", "waiting"), ("asyncio", AT_ONCE)]
+"""The loop, and whether the gate lets requests in within the callback that brought them, so that most of them take no
+task, or after a wait."""
 
-@pytest.fixture(scope="session", params=list(LOOPS))
+
+@pytest.fixture(scope="session", params=WAYS, ids=lambda way: f"{way[0]}, {way[1]}")
 def running(request: pytest.FixtureRequest) -> Iterator[tuple[Scene, Scene]]:
-    with scenes(request.param) as both:
+    loop_name, entry = request.param
+    with scenes(loop_name, at_once=entry == AT_ONCE) as both:
         yield both
 
 

@@ -119,7 +119,7 @@ class Scene:
 
 
 @contextmanager
-def scenes(loop_name: str) -> Iterator[tuple[Scene, Scene]]:
+def scenes(loop_name: str, *, at_once: bool) -> Iterator[tuple[Scene, Scene]]:
     """One with usual limits, and one in which nobody may be slow."""
     loop = LOOPS[loop_name]()
     thread = threading.Thread(target=loop.run_forever, name=f"gateway on {loop_name}")
@@ -128,7 +128,9 @@ def scenes(loop_name: str) -> Iterator[tuple[Scene, Scene]]:
 
     async def build(settings: dict[str, Any]) -> Scene:
         upstream = await stack.enter_async_context(recording_upstream())
-        return Scene(loop, await stack.enter_async_context(gateway_before(upstream, **settings)), upstream)
+        return Scene(
+            loop, await stack.enter_async_context(gateway_before(upstream, at_once=at_once, **settings)), upstream
+        )
 
     def run(work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, loop).result(10.0)

@@ -140,7 +140,9 @@ def wires() -> Iterator[Wire]:
 
         async def build() -> Wire:
             upstream = await stack.enter_async_context(recording_upstream())
-            return Wire(runner, await stack.enter_async_context(gateway_before(upstream, **USUAL)), upstream)
+            return Wire(
+                runner, await stack.enter_async_context(gateway_before(upstream, at_once=True, **USUAL)), upstream
+            )
 
         try:
             yield runner.run(build())

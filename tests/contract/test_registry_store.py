@@ -444,6 +444,9 @@ def test_a_registry_of_the_first_release_is_taken_over(url: str) -> None:
         for name in ("live_since", "previous", "canary_end", "canary_since", "canary_rule", "canary_sticky"):
             connection.execute(text(f"ALTER TABLE adapters DROP COLUMN {name}"))
         connection.execute(text("DROP TABLE registry_changes"))
+        connection.execute(text("DROP TABLE sagemaker_resources"))
+        connection.execute(text("DROP INDEX ix_api_keys_access_key_id"))
+        connection.execute(text("ALTER TABLE api_keys DROP COLUMN access_key_id"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     engine.dispose()
     with closing(Database(url)) as database:
@@ -831,6 +834,17 @@ def test_a_secret_is_kept_once(keys: KeyStore) -> None:
     with pytest.raises(StorageFailed):
         keys.create_key(replace(KEY, id="k2"))
     assert keys.list_keys() == (KEY,)
+
+
+def test_an_access_key_is_kept_and_its_id_is_taken_once(keys: KeyStore) -> None:
+    signing = replace(KEY, id="k2", digest="e" * 64, access_key_id="LMXAAAAAAAAAAAAAAAAA")
+    keys.create_key(KEY)
+    keys.create_key(signing)
+    assert keys.list_keys() == (KEY, signing)
+    assert keys.revoke_key("k2", 9.0) == replace(signing, revoked_at=9.0)
+    with pytest.raises(StorageFailed):
+        keys.create_key(replace(signing, id="k3", digest="f" * 64))
+    keys.create_key(replace(KEY, id="k4", digest="f" * 64))  # any number may have none
 
 
 def test_a_reader_follows_without_reading_everything(database: Database) -> None:

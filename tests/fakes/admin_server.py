@@ -72,6 +72,7 @@ class AdminServer:
         self.aliases: dict[str, views.AliasView] = {}
         self.operations: dict[str, views.OperationView] = {}
         self.ending: dict[str, Any] = {"state": "succeeded", "progress": 1.0}
+        self.wanted = self.ready = 1
         self.requests: list[tuple[str, str]] = []
         self.last: Any = None
         self.upload = b""
@@ -186,9 +187,12 @@ class AdminServer:
             "tokens_per_minute": None,
             "created_at": 1.7e9,
             "revoked_at": 1.7e9 if key_id else None,
+            "access_key_id": None,
         }
         if request.method == "POST":
-            self._hear(views.CreateKey, body)
+            if self._hear(views.CreateKey, body).aws:
+                made = views.NewAwsKey(id="key_1", access_key_id="LMXA7", secret_access_key="aws/secret")
+                return _said(made, 201)
             return _said(views.NewKey(id="key_1", key="lmx_secret"), 201)
         return _said(views.KeyView(**key)) if key_id else httpx.Response(200, json={"keys": [key]})
 
@@ -202,11 +206,15 @@ class AdminServer:
     def _events(self, _request: httpx.Request, _body: bytes) -> httpx.Response:
         return httpx.Response(200, content=self.events, headers={"Content-Type": "text/event-stream"})
 
-    def _replicas(self, _request: httpx.Request, _body: bytes, replica: str = "", call: str = "") -> httpx.Response:
+    def _replicas(self, request: httpx.Request, body: bytes, replica: str = "", call: str = "") -> httpx.Response:
+        """One that can run. What is scaled is done at the next look."""
+        before, self.ready = self.ready, self.wanted
+        if request.method == "PUT":
+            self.wanted, self.ready = self._hear(views.Scale, body).wanted, before
         view = views.ReplicaView(
             id=replica or "engine-0",
             url="http://127.0.0.1:9000",
-            state="draining" if call == "drain" else "ready",
+            state="draining" if call == "drain" else "ready" if self.ready else "stopped",
             detail="",
             outstanding=2,
             restarts=1,
@@ -226,7 +234,9 @@ class AdminServer:
                 ),
             ],
         )
-        return _said(view) if replica else httpx.Response(200, json={"replicas": [view.model_dump()]})
+        return _said(
+            view if replica else views.FleetView(wanted=self.wanted, ready=self.ready, limit=1, replicas=[view])
+        )
 
     def _inference(self, path: str, body: bytes) -> httpx.Response:
         if path == "/v1/models":

@@ -12,14 +12,14 @@ from loramux_adapters.artifacts.limits import ArchiveLimits
 from loramux_adapters.artifacts.local import LocalSource
 from loramux_adapters.artifacts.sources import Sources
 from loramux_adapters.artifacts.upload import UploadSource
-from loramux_adapters.errors import StorageFailed
+from loramux_adapters.errors import SourceNotFound, StorageFailed
 from loramux_adapters.events import EventLog
 from loramux_adapters.library import Library
 from loramux_adapters.lifecycle import Lifecycle
 from loramux_adapters.manager import AdapterManager
 from loramux_adapters.model import Capabilities, Operation, Target, Tier
 from loramux_adapters.pointers import Pointers
-from loramux_adapters.ports import RegistryStore
+from loramux_adapters.ports import Progress, RegistryStore
 from loramux_adapters.progress import ProgressBoard
 from loramux_adapters.registry import Registry
 from loramux_adapters.snapshot import target_of
@@ -72,6 +72,25 @@ class CrashingStore:
         return call
 
 
+class Bucket:
+    """A `ports.ArtifactSource` of s3://bucket/name: the directories below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self._local = LocalSource([root], LIMITS)
+        self._root = root
+
+    def check(self, source: str) -> None:
+        """Anything may be there."""
+
+    def fetch(self, source: str, into: Path, progress: Progress) -> None:
+        name = source.rpartition("/")[2]
+        if not (self._root / name).exists():
+            raise SourceNotFound(f"There is nothing at {source}.")
+        self._local.fetch(str(self._root / name), into, progress)
+
+    def forget(self, source: str) -> None: ...
+
+
 class Domain:
     """One gateway's domain over the state in `home`, which outlives it. `close` stops it as a shutdown does."""
 
@@ -85,6 +104,7 @@ class Domain:
         recovers: bool = False,
         keep_previous_s: float = 0.0,
         disk_bytes: int = 2**26,
+        engines_wanted: Callable[[], bool] = lambda: True,
     ) -> None:
         for name in ("sources", "uploads"):
             (home / name).mkdir(parents=True, exist_ok=True)
@@ -96,7 +116,11 @@ class Domain:
         self.database = Database(f"sqlite:///{home}/registry.db")
         self.store: Any = CrashingStore(SqlRegistryStore(self.database), crash_at, after=crash_after, recovers=recovers)
         source = Sources(
-            {"file": LocalSource([home / "sources"], LIMITS), "upload": UploadSource(home / "uploads", LIMITS)}
+            {
+                "file": LocalSource([home / "sources"], LIMITS),
+                "upload": UploadSource(home / "uploads", LIMITS),
+                "s3": Bucket(home / "sources"),
+            }
         )
         self.disk = DiskStore(home / "artifacts", capacity_bytes=disk_bytes)
         self.registry = Registry(self.store, source, self.clock, self.events, base_name=BASE.name)
@@ -120,6 +144,7 @@ class Domain:
             self.observer,
             room_timeout_s=5.0,
             drain_timeout_s=5.0,
+            engines_wanted=engines_wanted,
         )
         self.pointers = Pointers(
             self.registry,

@@ -75,6 +75,12 @@ class EngineServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def forget(self) -> None:
+        """What came before; connections stay."""
+        self.requests.clear()
+        self.arrived.clear()
+        self.sent_bytes = 0
+
     def kill(self) -> None:
         """What `kill -9` does to its connections."""
         for writer in list(self._writers):
@@ -233,7 +239,8 @@ def _frames(behaviour: Behaviour, received: Received) -> Iterator[bytes]:
     for index, word in enumerate(behaviour.words):
         last = index == len(behaviour.words) - 1
         content = {"delta": {"role": "assistant", "content": word}} if chat else {"text": word}
-        choice = {"index": 0, **content, "finish_reason": "stop" if last else None}
+        told = _told((word,), first=index) if request.get("return_token_ids") else {}
+        choice = {"index": 0, **content, **told, "finish_reason": "stop" if last else None}
         yield _frame({**base, "choices": [choice]}, spaced=behaviour.spaced_json)
     if (request.get("stream_options") or {}).get("include_usage"):
         yield _frame({**base, "choices": [], "usage": _usage(behaviour.words)}, spaced=behaviour.spaced_json)
@@ -255,8 +262,18 @@ def _document(received: Received) -> dict[str, Any]:
         case "/v1/responses":
             return {**base, "object": "response", "output": [], "usage": {"input_tokens": 7, "output_tokens": 6}}
         case _:
-            choice = {"index": 0, "text": text, "finish_reason": "stop"}
+            told = _told(WORDS, first=0) if request.get("return_token_ids") else {}
+            choice = {"index": 0, "text": text, **told, "finish_reason": "stop"}
             return {**base, "object": "text_completion", "choices": [choice], "usage": _usage()}
+
+
+def _told(words: tuple[str, ...], *, first: int) -> dict[str, Any]:
+    """The words as tokens; the prompt's come with the first."""
+    return {
+        "logprobs": {"tokens": list(words), "token_logprobs": [-0.5] * len(words)},
+        "token_ids": [100 + first + index for index in range(len(words))],
+        "prompt_token_ids": list(range(7)) if first == 0 else None,
+    }
 
 
 def _not_found(model: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """A hub on loopback: the routes of huggingface.co that fetching an adapter needs, and its ways to refuse.
 
 Routes and headers as the public hub answers them: `GET /api/models/<repo>/revision/<rev>?blobs=true` gives `id`, `sha`
-and `siblings`; `HEAD` and `GET /<repo>/resolve/<rev>/<file>` give the file with `ETag` and `X-Repo-Commit`; errors are
-told by `X-Error-Code`.
+and `siblings`; `GET /api/models/<repo>/tree/<sha>` the files as a list, for whole snapshots; `HEAD` and
+`GET /<repo>/resolve/<rev>/<file>` give the file with `ETag` and `X-Repo-Commit`; errors are told by `X-Error-Code`.
 """
 
 import hashlib
@@ -68,7 +68,10 @@ def hub_server() -> Iterator[HubServer]:
         def _describe(self, path: str, body: bool) -> None:
             repository, _, revision = path.partition("/revision/")
             files = hub.repositories.get(repository)
-            if hub.rubbish:
+            if "/tree/" in path:
+                repository, _, revision = path.partition("/tree/")
+                self._list(repository, revision, body)
+            elif hub.rubbish:
                 self._send(200, b"<html>", body)
             elif files is None:
                 self._refuse(401, "RepoNotFound", body)
@@ -79,6 +82,16 @@ def hub_server() -> Iterator[HubServer]:
                 siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
                 answer = {"id": repository, "sha": SHA, "private": False, "siblings": siblings}
                 self._send(200, json.dumps(answer).encode(), body, {"Content-Type": "application/json"})
+
+        def _list(self, repository: str, revision: str, body: bool) -> None:
+            if repository not in hub.repositories or revision not in hub.revisions:
+                self._refuse(404, "RepoNotFound", body)
+                return
+            entries = [
+                {"type": "file", "path": name, "size": len(content), "oid": SHA}
+                for name, content in hub.repositories[repository].items()
+            ]
+            self._send(200, json.dumps(entries).encode(), body, {"Content-Type": "application/json"})
 
         def _file(self, path: str, body: bool) -> None:
             repository, _, rest = path.partition("/resolve/")

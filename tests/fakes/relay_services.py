@@ -10,10 +10,12 @@ import uvicorn
 
 from loramux_adapters.errors import EngineUnavailable, Forbidden, ModelNotFound, Unauthenticated
 from loramux_adapters.model import Role, Target
+from loramux_serving.relay.dialect import ModelName
 from loramux_serving.relay.doors import DoorPlan, make_doors
+from loramux_serving.relay.grants import Grants
 from loramux_serving.relay.handler import Relay
 from loramux_serving.relay.local_gate import LocalGate
-from loramux_serving.relay.ports import Principal
+from loramux_serving.relay.ports import Authenticator, Principal
 from loramux_serving.relay.protocol import relay_protocol
 from loramux_serving.relay.record import RequestRecord
 from loramux_serving.relay.signed_request import Credentials
@@ -38,11 +40,11 @@ class FakeAuthenticator:
 
 @dataclass
 class FakeNames:
-    targets: dict[str, Target] = field(default_factory=lambda: {"base": BASE, "shop": SHOP, "store": SHOP})
+    targets: dict[ModelName, Target] = field(default_factory=lambda: {"base": BASE, "shop": SHOP, "store": SHOP})
     sticky: list[str | None] = field(default_factory=list)
     key_ids: list[str | None] = field(default_factory=list)
 
-    def resolve(self, model: str, sticky: str | None = None, key_id: str | None = None) -> Target:
+    def resolve(self, model: ModelName, sticky: str | None = None, key_id: str | None = None) -> Target:
         self.sticky.append(sticky)
         self.key_ids.append(key_id)
         if model not in self.targets:
@@ -58,12 +60,20 @@ class FakeAdmitted:
     spent: int = 0
     stepped_aside: int = 0
     waited_s: float = 0.25
+    counts_tokens: bool = True
 
     def spend(self, tokens: int) -> None:
         self.spent += tokens
 
     def enter_now(self) -> bool:
-        return False
+        admission = self.admission
+        if not admission.at_once or not admission.gate.is_set():
+            return False
+        if admission.error is not None:
+            raise admission.error
+        admission.inside += 1
+        self.inside, self.waited_s = True, 0.0
+        return True
 
     async def wait(self) -> None:
         await self.admission.enter(self.soon)
@@ -81,8 +91,10 @@ class FakeAdmitted:
 
 @dataclass
 class FakeAdmission:
-    """`gate` set: requests pass. `error`: what entering raises. `slots` are those that were asked for."""
+    """`gate` set: requests pass, and `at_once` without a wait. `error`: what entering raises. `slots` are those that
+    were asked for."""
 
+    at_once: bool = False
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
     inside: int = 0
@@ -231,13 +243,25 @@ class Gateway:
 
 
 @asynccontextmanager
-async def gateway(*engine_urls: str, **settings: Any) -> AsyncIterator[Gateway]:
-    """A gateway in this loop, before engines at these addresses. Its ASGI side echoes bodies at any path."""
+async def gateway(
+    *engine_urls: str, authenticator: Authenticator | None = None, at_once: bool = False, **settings: Any
+) -> AsyncIterator[Gateway]:
+    """A gateway in this loop, before engines at these addresses. Its ASGI side echoes bodies at any path. `at_once`:
+    who called a name before enters without a wait."""
     limits = RelaySettings(**settings)
-    names, admission, leases, recorder = FakeNames(), FakeAdmission(), FakeLeases(), FakeRecorder()
+    names, admission, leases, recorder = FakeNames(), FakeAdmission(at_once), FakeLeases(), FakeRecorder()
     admission.gate.set()
     fleet = FakeFleet([FakeReplica(f"r{index}", url) for index, url in enumerate(engine_urls)])
-    gate = LocalGate(FakeAuthenticator(), names, admission, fleet, leases, recorder, retries=limits.retries)
+    gate = LocalGate(
+        authenticator or FakeAuthenticator(),
+        names,
+        admission,
+        fleet,
+        leases,
+        recorder,
+        retries=limits.retries,
+        grants=Grants(lambda name: True) if at_once else None,
+    )
     relay = Relay(limits, gate, make_doors(DoorPlan("base")))
     bodies: list[bytes] = []
     config = uvicorn.Config(

@@ -14,6 +14,7 @@ TOKEN_S = 0.02
 class Slow(vllm_server.Handler):
     """One token for each frame. Of a model that is not there it says 404, as vLLM does."""
 
+    counted = False
     lock = threading.Lock()
     now = 0
     most = 0
@@ -32,20 +33,27 @@ class Slow(vllm_server.Handler):
         with Slow.lock:
             Slow.now += 1
             Slow.most = max(Slow.most, Slow.now)
+        self.counted = True
         try:
             self.complete(body["model"], body["max_tokens"], body.get("stream", False))
         except ConnectionError:
             self.close_connection = True
         finally:
-            with Slow.lock:
-                Slow.now -= 1
+            self.uncount()
         return None
+
+    def uncount(self) -> None:
+        """Before its last bytes: who has them may send the next request at once."""
+        with Slow.lock:
+            Slow.now -= self.counted
+        self.counted = False
 
     def complete(self, model: str, tokens: int, stream: bool) -> None:
         usage = {"prompt_tokens": 9, "completion_tokens": tokens}
         if not stream:
             time.sleep(tokens * TOKEN_S)
             choices = [{"index": 0, "text": " a" * tokens}]
+            self.uncount()
             return self.answer(200, {"model": model, "choices": choices, "usage": usage})
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
@@ -55,6 +63,7 @@ class Slow(vllm_server.Handler):
             time.sleep(TOKEN_S)
             self.frame(json.dumps({"model": model, "choices": [{"index": 0, "text": " a"}]}))
         self.frame(json.dumps({"model": model, "choices": [], "usage": usage}))
+        self.uncount()
         self.frame("[DONE]")
         self.wfile.write(b"0\r\n\r\n")
         return None

@@ -409,6 +409,23 @@ def test_keys(gateway: GatewayProcess) -> None:
         assert secret.encode() not in (gateway.home / path).read_bytes()
 
 
+def test_aws_keys(gateway: GatewayProcess) -> None:
+    made = gateway.admin("POST", "/keys", json={"name": "notebook", "role": "admin", "aws": True})
+    assert made.status_code == 201
+    assert made.json().keys() == {"id", "access_key_id", "secret_access_key"}
+    secret = made.json()["secret_access_key"]
+    listed = next(key for key in gateway.admin("GET", "/keys").json()["keys"] if key["id"] == made.json()["id"])
+    assert listed["access_key_id"] == made.json()["access_key_id"]
+    assert httpx.get(f"{gateway.url}/v1/models", headers={"Authorization": f"Bearer {secret}"}).status_code == 401
+    master = gateway.home / "aws.key"
+    assert master.stat().st_mode & 0o777 == 0o600
+    for path in ("registry.db", "registry.db-wal"):
+        assert secret.encode() not in (gateway.home / path).read_bytes()
+        assert master.read_bytes().strip() not in (gateway.home / path).read_bytes()
+    assert gateway.admin("DELETE", f"/keys/{made.json()['id']}").json()["revoked_at"] is not None
+    assert code(gateway.admin("POST", "/keys", json={"name": "x", "aws": "yes"})) == "invalid_request"
+
+
 def test_no_key_no_admin(gateway: GatewayProcess) -> None:
     for path in ("/adapters", "/keys", "/replicas", "/events", "/aliases", "/operations/x"):
         answer = httpx.get(f"{gateway.url}/admin/v1{path}")

@@ -504,3 +504,18 @@ async def test_a_cold_adapter_holds_no_slot_while_it_is_loaded_and_has_its_turn_
     assert hall.inside == ["later"]
     await later.go()
     assert hall.counts() == (0, 0)
+
+
+async def test_what_runs_and_waits_together_has_a_limit_of_its_own() -> None:
+    hall = Hall(max_concurrent=2, max_requests=3, key_requests_per_minute=4)
+    callers = [await hall.come(name) for name in ("a", "b", "c")]
+    assert hall.counts() == (2, 1)
+    refused = await hall.come("d")
+    with pytest.raises(QueueFull, match="3 requests run and wait already") as error:
+        await refused.task
+    assert error.value.retry_after_s is not None
+    await callers.pop().cancel()
+    callers.append(await hall.come("d"))  # the refused one did not count against the key's limit
+    for caller in callers:
+        await caller.go()
+    assert hall.counts() == (0, 0)

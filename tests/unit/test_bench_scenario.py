@@ -23,7 +23,7 @@ from loramux_bench.scenario import (
 
 LEAST: dict[str, Any] = {"name": "least", "load": {"requests": 1}}
 
-SHIPPED = ("burst", "churn", "cold-start", "reference", "smoke", "soak", "steady", "zipf-100")
+SHIPPED = ("burst", "churn", "cold-start", "doors", "reference", "smoke", "soak", "steady", "zipf-100")
 
 
 def wrong(content: dict[str, Any]) -> str:

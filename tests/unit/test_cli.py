@@ -282,6 +282,14 @@ def test_a_key_is_printed_alone_for_scripts(run: Run, server: AdminServer) -> No
     assert ok(run("keys", "revoke", "key_1")) == "key key_1 (team) is revoked\n"
 
 
+def test_an_aws_key_is_printed_as_sdks_read_it(run: Run, server: AdminServer) -> None:
+    result = run("keys", "create", "notebook", "--aws", "--role", "admin")
+    assert ok(result) == "AWS_ACCESS_KEY_ID=LMXA7\nAWS_SECRET_ACCESS_KEY=aws/secret\n"
+    assert "shown only now" in result.stderr
+    assert (server.last.aws, server.last.role) == (True, "admin")
+    assert json.loads(ok(run("--json", "keys", "create", "notebook", "--aws")))["secret_access_key"] == "aws/secret"
+
+
 def test_operations(run: Run) -> None:
     ok(run("adapters", "add", "sql", "/x", "--no-wait"))
     assert "staging" in ok(run("operations", "show", "op0"))
@@ -325,6 +333,14 @@ def test_replicas(run: Run) -> None:
         assert part in text
     assert ok(run("replicas", "drain", "engine-0")) == "engine-0 is draining, 2 requests under way\n"
     assert ok(run("replicas", "undrain", "engine-0")) == "engine-0 is ready, 2 requests under way\n"
+
+
+def test_replicas_are_scaled(run: Run, server: AdminServer) -> None:
+    assert ok(run("replicas", "scale", "0")) == "0 of at most 1 wanted, 1 ready\n"
+    assert server.last.wanted == 0
+    ok(run("replicas", "list"))
+    assert ok(run("replicas", "scale", "1", "--wait")) == "1 of at most 1 wanted, 1 ready\n"
+    assert json.loads(ok(run("--json", "replicas", "scale", "0", "--wait")))["replicas"][0]["state"] == "stopped"
 
 
 def test_try_shows_base_and_adapters_side_by_side(run: Run, server: AdminServer) -> None:

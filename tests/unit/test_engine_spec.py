@@ -88,7 +88,7 @@ def test_cuda() -> None:
 
 
 def test_neuron() -> None:
-    made = plan(EngineSettings(kind="neuron", python="python3"), {"HF_NUM_CORES": "2", "HF_AUTO_CAST_TYPE": "bf16"})
+    made = plan(EngineSettings(kind="neuron", python="python3", dtype="bfloat16", tensor_parallel_size=2))
 
     modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     assert list(made.argv) == [
@@ -97,21 +97,23 @@ def test_neuron() -> None:
         *("--dtype", "bfloat16", "--tensor-parallel-size", "2"),
         *("--additional-config", json.dumps({"override_neuron_config": {"target_modules": modules}})),
     ]
-    assert made.env == {**ENV, "HF_NUM_CORES": "2", "HF_AUTO_CAST_TYPE": "bf16", "VLLM_PLUGINS": "neuron,loramux"}
+    assert made.env == {**ENV, "VLLM_PLUGINS": "neuron,loramux"}
 
 
-def test_neuron_settings_before_variables_and_an_own_additional_config_alone() -> None:
+def test_on_neuron_an_own_additional_config_stands_alone() -> None:
     settings = EngineSettings(
         kind="neuron",
-        dtype="float16",
-        tensor_parallel_size=8,
         extra_args=["--additional-config", '{"override_neuron_config": {"lora_ckpt_json": "/a.json"}}'],
     )
-    argv = plan(settings, {"HF_NUM_CORES": "2", "HF_AUTO_CAST_TYPE": "bf16"}).argv
+    argv = plan(settings).argv
 
     assert argv.count("--additional-config") == 1
-    assert argv[argv.index("--dtype") + 1] == "float16"
-    assert argv[argv.index("--tensor-parallel-size") + 1] == "8"
+    assert "lora_ckpt_json" in argv[argv.index("--additional-config") + 1]
+
+
+def test_the_longest_prompt_reaches_the_plugin() -> None:
+    assert plan(EngineSettings(max_prompt_tokens=512)).env["LORAMUX_MAX_PROMPT_TOKENS"] == "512"
+    assert "LORAMUX_MAX_PROMPT_TOKENS" not in plan(EngineSettings()).env
 
 
 @pytest.mark.parametrize(

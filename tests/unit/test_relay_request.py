@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from loramux_adapters.errors import RequestInvalid
 from loramux_serving.relay.framing import Framing, check_head
-from loramux_serving.relay.headers import caller_headers, engine_head, valid_request_id
+from loramux_serving.relay.headers import caller_headers, engine_head, engine_lines, valid_request_id
 from loramux_serving.relay.refusal import Refusal
-from loramux_serving.relay.request import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, RESPONSES, decode, rewrite
+from loramux_serving.relay.request import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, RESPONSES, decode
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -61,12 +61,12 @@ def test_what_is_refused(body: bytes, param: str | None) -> None:
 def test_of_a_key_that_comes_twice_only_the_last_is_sent() -> None:
     request = decode(CHAT, b'{"model":"a","n":1,"model":"b","n":2}')
     assert request.model == "b"
-    assert rewrite(request, "b") == b'{"model":"b","n":2}'
+    assert request.body("b") == b'{"model":"b","n":2}'
 
 
 def test_values_keep_their_bytes() -> None:
     body = b'{"model":"a","seed":123456789012345678901234567890,"x": [1.0, 2e0 ,"\\u00e9"] ,"y":-0}'
-    sent = rewrite(decode(COMPLETIONS, body), "a@0")
+    sent = decode(COMPLETIONS, body).body("a@0")
     assert sent == b'{"model":"a@0","seed":123456789012345678901234567890,"x":[1.0, 2e0 ,"\\u00e9"],"y":-0}'
 
 
@@ -74,7 +74,7 @@ def test_values_keep_their_bytes() -> None:
 def test_only_the_name_changes(fields: dict[str, Any], ascii_only: bool) -> None:
     fields = {**fields, "model": "a", "stream": False}
     body = json.dumps(fields, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
-    assert json.loads(rewrite(decode(CHAT, body), "a@0")) == {**json.loads(body), "model": "a@0"}
+    assert json.loads(decode(CHAT, body).body("a@0")) == {**json.loads(body), "model": "a@0"}
 
 
 blanks = st.text(" \t\r\n", max_size=2)
@@ -133,7 +133,7 @@ def test_what_is_not_the_relays_keeps_its_bytes(pairs: list[tuple[str, str]], bl
         return
     request = decode(endpoint, body)
     assert (request.model, request.stream) == (read["model"], bool(read.get("stream")))
-    sent = rewrite(request, "a@0")
+    sent = request.body("a@0")
     kept = msgspec.json.decode(sent, type=dict[str, msgspec.Raw])
     assert kept.keys() == last.keys() | ({"stream_options"} if request.injects_usage else set())
     for key, value in last.items():
@@ -158,7 +158,7 @@ def test_noise_is_refused_or_means_to_the_engine_what_it_means_here(noise: bytes
             read = json.loads(body)
         except UnicodeDecodeError:
             continue  # within a value, which is the engine's to refuse
-        sent = json.loads(rewrite(request, "a@0"))
+        sent = json.loads(request.body("a@0"))
         assert request.model == read["model"]
         assert sent | {"model": None, "stream_options": None} == read | {"model": None, "stream_options": None}
 
@@ -175,7 +175,7 @@ def test_depth_is_kept(depth: int) -> None:
     value = b'{"a":[' * depth + b"1" + b"]}" * depth
     body = b'{"model":"a","x":' + value + b"}"
     if depth < 500:
-        assert rewrite(decode(CHAT, body), "a") == body
+        assert decode(CHAT, body).body("a") == body
     else:
         with pytest.raises(RequestInvalid):
             decode(CHAT, body)
@@ -186,24 +186,24 @@ def test_depth_is_kept(depth: int) -> None:
 def test_a_stream_asks_for_usage(endpoint: str, options: str) -> None:
     request = decode(endpoint, f'{{"model":"a","stream":true,"stream_options":{options}}}'.encode())
     assert request.injects_usage
-    assert json.loads(rewrite(request, "a"))["stream_options"] == {"include_usage": True}
+    assert json.loads(request.body("a"))["stream_options"] == {"include_usage": True}
 
 
 def test_other_stream_options_stay() -> None:
     options = b'{"include_usage":false,"continuous_usage_stats":true,"x": 1}'
     request = decode(CHAT, b'{"model":"a","stream":true,"stream_options":' + options + b"}")
-    assert json.loads(rewrite(request, "a"))["stream_options"] == {"include_usage": True, "x": 1}
+    assert json.loads(request.body("a"))["stream_options"] == {"include_usage": True, "x": 1}
     asked = b'{"include_usage":true,"continuous_usage_stats":true}'
     request = decode(CHAT, b'{"model":"a","stream":true,"stream_options":' + asked + b"}")
-    assert asked in rewrite(request, "a")
+    assert asked in request.body("a")
 
 
 @pytest.mark.parametrize("body", [b'{"model":"a"}', b'{"model":"a","stream":false}'])
 def test_nothing_is_added_where_no_usage_frame_can_come(body: bytes) -> None:
-    assert rewrite(decode(CHAT, body), "a") == body
+    assert decode(CHAT, body).body("a") == body
     streamed = b'{"model":"a","stream":true}'
     for endpoint in (EMBEDDINGS, RESPONSES):
-        assert rewrite(decode(endpoint, streamed), "a") == streamed
+        assert decode(endpoint, streamed).body("a") == streamed
 
 
 def test_the_head_for_the_engine() -> None:
@@ -217,7 +217,7 @@ def test_the_head_for_the_engine() -> None:
         (b"accept", b"a"),
         (b"accept", b"b"),
     ]
-    assert engine_head(CHAT, b"engine:1", "ours", 5, headers) == (
+    assert engine_head(CHAT, b"engine:1", "ours", 5, engine_lines(headers)) == (
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: engine:1\r\ncontent-length: 5\r\nx-request-id: ours\r\n"
         b"accept: a\r\naccept: b\r\n\r\n"
     )
@@ -226,7 +226,7 @@ def test_the_head_for_the_engine() -> None:
 @pytest.mark.parametrize("value", [b"a\r\nx: y", b"a\ny", b"a\x00"])
 def test_no_header_can_carry_another(value: bytes) -> None:
     with pytest.raises(Refusal):
-        engine_head(CHAT, b"e", "r", 0, [(b"x", value)])
+        engine_lines([(b"x", value)])
 
 
 def test_headers_for_the_caller() -> None:

@@ -1,38 +1,20 @@
 """Adapters in S3, or any store that speaks its protocol."""
 
-import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    NoCredentialsError,
-    NoRegionError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    TokenRetrievalError,
-)
+from botocore.exceptions import ClientError
 
 from loramux_adapters.adapter_config import CONFIG_FILE
 from loramux_adapters.artifacts.archive import extract
 from loramux_adapters.artifacts.filesystem import CHUNK_BYTES, storage_errors, write_chunks
 from loramux_adapters.artifacts.limits import ArchiveLimits, Meter
 from loramux_adapters.artifacts.members import is_telling, is_wanted
-from loramux_adapters.errors import (
-    LoramuxError,
-    RequestInvalid,
-    SourceForbidden,
-    SourceNotFound,
-    SourceTooLarge,
-    SourceUnavailable,
-)
+from loramux_adapters.artifacts.s3_store import bucket_and_key, open_client, s3_errors, status_of
+from loramux_adapters.errors import SourceNotFound, SourceTooLarge
 from loramux_adapters.names import shown
 from loramux_adapters.ports import Progress
 
@@ -40,19 +22,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
     from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _DOWNLOAD = ".download"
-_MAX_KEY_BYTES = 1024
 _MAX_LISTED = 10_000
 """Keys of a prefix that are looked at."""
-_NO_CREDENTIALS = (
-    NoCredentialsError,
-    PartialCredentialsError,
-    CredentialRetrievalError,
-    TokenRetrievalError,
-    ProfileNotFound,
-    NoRegionError,
-)
 
 
 class S3Source:
@@ -71,13 +43,13 @@ class S3Source:
         self._made: S3Client | None = None
 
     def check(self, source: str) -> None:
-        _parse(source)
+        bucket_and_key(source)
 
     def fetch(self, source: str, into: Path, progress: Progress) -> None:
         """As in the port; raises `SourceNotFound`, `SourceForbidden`, `SourceUnavailable`, `SourceTooLarge`, and what
         unpacking raises."""
-        bucket, key = _parse(source)
-        with _s3_errors(source):
+        bucket, key = bucket_and_key(source)
+        with s3_errors(source):
             client = self._client()
             head = None if key.endswith("/") else _head(client, bucket, key)
             if head is not None:
@@ -135,27 +107,8 @@ class S3Source:
         botocore's clients may be shared by threads; the making of one may not."""
         with self._lock:
             if self._made is None:
-                self._made = self._make_client()
+                self._made = open_client(self._endpoint_url, timeout_s=self._timeout_s)
             return self._made
-
-    def _make_client(self) -> "S3Client":
-        config = Config(
-            connect_timeout=min(self._timeout_s, 10.0),
-            read_timeout=self._timeout_s,
-            retries={"mode": "standard", "total_max_attempts": 3},
-        )
-        try:
-            return boto3.session.Session().client("s3", endpoint_url=self._endpoint_url, config=config)
-        except ValueError as error:
-            raise SourceUnavailable("The S3 store can not be reached: the address of its endpoint is wrong.") from error
-
-
-def _parse(source: str) -> tuple[str, str]:
-    """Bucket and key. Not by `urlsplit`: `?` and `#` are letters like others in a key. Raises `RequestInvalid`."""
-    bucket, _, key = source.partition("://")[2].partition("/")
-    if not source.startswith("s3://") or not _BUCKET.fullmatch(bucket) or not 0 < len(key.encode()) <= _MAX_KEY_BYTES:
-        raise RequestInvalid(f"The source {shown(source)} must read s3://bucket/key.")
-    return bucket, key
 
 
 def _head(client: "S3Client", bucket: str, key: str) -> "HeadObjectOutputTypeDef | None":
@@ -163,7 +116,7 @@ def _head(client: "S3Client", bucket: str, key: str) -> "HeadObjectOutputTypeDef
     try:
         return client.head_object(Bucket=bucket, Key=key)
     except ClientError as error:
-        if _status(error) == 404:
+        if status_of(error) == 404:
             return None
         raise
 
@@ -183,33 +136,3 @@ def _metered(chunks: Iterator[bytes], meter: Meter, total: int, progress: Progre
         meter.unpacked(len(chunk))
         progress(meter.total_bytes, total)
         yield chunk
-
-
-@contextmanager
-def _s3_errors(source: str) -> Iterator[None]:
-    name = shown(source)
-    try:
-        yield
-    except ClientError as error:
-        raise _refusal(name, error) from error
-    except _NO_CREDENTIALS as error:
-        raise SourceForbidden(
-            f"The gateway has no credentials for {name}; give it some by AWS's usual means: environment, profile, role."
-        ) from error
-    except BotoCoreError as error:
-        raise SourceUnavailable(
-            f"The store of {name} did not answer as it should ({type(error).__name__}); try again."
-        ) from error
-
-
-def _refusal(name: str, error: ClientError) -> LoramuxError:
-    code, status = str(error.response.get("Error", {}).get("Code", "")), _status(error)
-    if status == 404 or code in ("NoSuchKey", "NoSuchBucket"):
-        return SourceNotFound(f"The source {name} does not exist ({code}).")
-    if status >= 500 or status in (408, 409, 412, 429) or code in ("SlowDown", "RequestTimeout"):
-        return SourceUnavailable(f"The store of {name} can not answer now ({code}); try again.")
-    return SourceForbidden(f"The store refused {name} ({code}); check the gateway's credentials and their rights.")
-
-
-def _status(error: ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -92,7 +92,11 @@ class LeaseBook:
         held.discard(lease)
         if not held:
             del self._leases[name]
-        self.let_go(shelf, entry)
+        if entry.leases > 1:  # others are on it: nothing changes for anybody who waits
+            entry.leases -= 1
+            entry.last_used = self.now()
+        else:
+            self.let_go(shelf, entry)
 
     def take(self, shelf: Shelf, target: Target) -> Holding:
         """Without a request; whoever takes lets go."""

@@ -19,8 +19,16 @@ _Move = Callable[[Shelf, Holding, WantReason], Awaitable[None]]
 class Staging:
     """Of all replicas in `shelves`, which come and go."""
 
-    def __init__(self, shelves: Mapping[str, Shelf], moves: Moves, leases: LeaseBook, demand: Demand) -> None:
+    def __init__(
+        self,
+        shelves: Mapping[str, Shelf],
+        moves: Moves,
+        leases: LeaseBook,
+        demand: Demand,
+        engines_wanted: Callable[[], bool],
+    ) -> None:
         self._shelves = shelves
+        self._engines_wanted = engines_wanted
         self._moves = moves
         self._leases = leases
         self._demand = demand
@@ -42,7 +50,7 @@ class Staging:
         move = self._moves.slot if tier is Tier.GPU else self._moves.stage
         await _all_but_closed({shelf: self.on(shelf, target, reason, move) for shelf in self._shelves.values()})
         if not self._shelves:
-            raise _no_engine()
+            raise self._no_engine()
 
     @asynccontextmanager
     async def hold(self, target: Target, *, at_once: bool = False) -> AsyncIterator[None]:
@@ -57,8 +65,9 @@ class Staging:
                 while joined := [shelf for shelf in self._shelves.values() if shelf not in held]:
                     held |= {shelf: self._leases.take(shelf, target) for shelf in joined}
                     await _all_but_closed({shelf: self._moves.stage(shelf, held[shelf], "version") for shelf in joined})
-                if not any(shelf.staged(target.engine_name) for shelf in self._shelves.values()):
-                    raise _no_engine()
+                staged = any(shelf.staged(target.engine_name) for shelf in self._shelves.values())
+                if not staged and (self._shelves or self._engines_wanted()):
+                    raise self._no_engine()
                 self._inherit(target)
                 yield
             finally:
@@ -95,9 +104,12 @@ class Staging:
                 if isinstance(error, EngineError) and not isinstance(error, EngineRejected):
                     raise
 
-
-def _no_engine() -> EngineUnavailable:
-    return EngineUnavailable("No engine is ready to take the adapter.", retry_after_s=5.0)
+    def _no_engine(self) -> EngineUnavailable:
+        if self._engines_wanted():
+            return EngineUnavailable("No engine is ready to take the adapter.", retry_after_s=5.0)
+        return EngineUnavailable(
+            "No copy of the base is wanted, so no engine can take the adapter.", retry_after_s=30.0
+        )
 
 
 async def _all_but_closed(work: Mapping[Shelf, Coroutine[Any, Any, None]]) -> None:

@@ -30,6 +30,7 @@ class SqlKeyStore:
                     tokens_per_minute=key.tokens_per_minute,
                     created_at=key.created_at,
                     revoked_at=key.revoked_at,
+                    access_key_id=key.access_key_id,
                 )
             )
 

@@ -28,11 +28,7 @@ from loramux_adapters.model import (
     VersionState,
 )
 from loramux_adapters.store.database import Database, touch
-from loramux_adapters.store.rows import (
-    adapter_of,
-    failure_value,
-    operation_of,
-)
+from loramux_adapters.store.rows import failure_value, operation_of
 from loramux_adapters.store.state import read_state
 from loramux_adapters.store.statements import (
     ARRIVING,
@@ -41,6 +37,7 @@ from loramux_adapters.store.statements import (
     end_canary,
     fail_operation,
     finish_operation,
+    insert_adapter,
     insert_arriving,
     insert_operation,
     point_live,
@@ -75,33 +72,7 @@ class SqlRegistryStore:
         self, name: str, base: str, source: str, *, promote: bool | float, pin: Tier | None, now: float
     ) -> tuple[Adapter, Version, Operation]:
         with self._database.writing(name) as connection:
-            if connection.execute(select(exists().where(aliases.c.name == name))).scalar_one():
-                raise NameTaken(f"{name!r} is an alias; delete the alias or choose another name.")
-            row = connection.execute(select(adapters).where(adapters.c.name == name)).one_or_none()
-            if row is None:
-                connection.execute(
-                    insert(adapters).values(
-                        name=name,
-                        base=base,
-                        state=AdapterState.ACTIVE.value,
-                        canary_weight=0.0,
-                        pin=pin.value if pin else None,
-                        last_number=0,
-                        created_at=now,
-                        updated_at=now,
-                    )
-                )
-            else:
-                current = adapter_of(row)
-                refuse_deleting(current)
-                alive = exists().where(
-                    versions.c.adapter == name, versions.c.state.in_((*ARRIVING, VersionState.READY.value))
-                )
-                if connection.execute(select(alive)).scalar_one():
-                    raise NameTaken(f"Adapter {name!r} exists; add a version to it to update it.")
-                update_adapter(connection, name, now, base=base, pin=pin.value if pin else None)
-            version, operation = insert_arriving(connection, OperationKind.ADD, name, source, promote, now)
-            return read_adapter(connection, name), version, operation
+            return insert_adapter(connection, name, base, source, promote=promote, pin=pin, now=now)
 
     def create_version(
         self, adapter: str, source: str, *, promote: bool | float, now: float

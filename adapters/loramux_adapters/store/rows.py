@@ -18,6 +18,9 @@ from loramux_adapters.model import (
     Operation,
     OperationKind,
     OperationState,
+    Resource,
+    ResourceKind,
+    ResourceState,
     Role,
     Sticky,
     Tier,
@@ -119,6 +122,29 @@ def operation_of(row: Row[Any]) -> Operation:
     )
 
 
+def resource_of(row: Row[Any]) -> Resource:
+    return Resource(
+        kind=ResourceKind(row.kind),
+        name=row.name,
+        body=row.body,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        state=ResourceState(row.state),
+        tags=row.tags,
+        of_adapter=row.adapter is not None,
+    )
+
+
+def resource_values(resource: Resource) -> dict[str, Any]:
+    """The columns that change during a resource's life."""
+    return {
+        "state": resource.state.value,
+        "body": dict(resource.body),
+        "tags": dict(resource.tags),
+        "updated_at": resource.updated_at,
+    }
+
+
 def key_of(row: Row[Any]) -> ApiKey:
     return ApiKey(
         id=row.id,
@@ -130,4 +156,5 @@ def key_of(row: Row[Any]) -> ApiKey:
         requests_per_minute=row.requests_per_minute,
         tokens_per_minute=row.tokens_per_minute,
         revoked_at=row.revoked_at,
+        access_key_id=row.access_key_id,
     )

@@ -3,12 +3,13 @@
 from dataclasses import asdict
 from uuid import uuid4
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, exists, insert, select, update
 
 from loramux_adapters.errors import (
     AdapterBusy,
     AdapterNotFound,
     Conflict,
+    NameTaken,
     NoPreviousVersion,
     OperationNotFound,
     VersionNotFound,
@@ -24,6 +25,7 @@ from loramux_adapters.model import (
     OperationKind,
     OperationState,
     Sticky,
+    Tier,
     Version,
     VersionState,
 )
@@ -34,7 +36,7 @@ from loramux_adapters.store.rows import (
     version_of,
     version_values,
 )
-from loramux_adapters.store.tables import adapters, live_history, operations, versions
+from loramux_adapters.store.tables import adapters, aliases, live_history, operations, versions
 
 UNFINISHED = (OperationState.PENDING.value, OperationState.RUNNING.value)
 ARRIVING = tuple(state.value for state in VersionState if state.arriving)
@@ -63,6 +65,36 @@ def refuse_deleting(adapter: Adapter) -> None:
 def refuse_unready(version: Version) -> None:
     if version.state is not VersionState.READY:
         raise VersionNotReady(f"Version {version.number} of {version.adapter!r} is {version.state}, not ready.")
+
+
+def insert_adapter(
+    connection: Connection, name: str, base: str, source: str, *, promote: bool | float, pin: Tier | None, now: float
+) -> tuple[Adapter, Version, Operation]:
+    """See `ports.RegistryStore.create_adapter`."""
+    if connection.execute(select(exists().where(aliases.c.name == name))).scalar_one():
+        raise NameTaken(f"{name!r} is an alias; delete the alias or choose another name.")
+    row = connection.execute(select(adapters).where(adapters.c.name == name)).one_or_none()
+    if row is None:
+        connection.execute(
+            insert(adapters).values(
+                name=name,
+                base=base,
+                state=AdapterState.ACTIVE.value,
+                canary_weight=0.0,
+                pin=pin.value if pin else None,
+                last_number=0,
+                created_at=now,
+                updated_at=now,
+            )
+        )
+    else:
+        refuse_deleting(adapter_of(row))
+        alive = exists().where(versions.c.adapter == name, versions.c.state.in_((*ARRIVING, VersionState.READY.value)))
+        if connection.execute(select(alive)).scalar_one():
+            raise NameTaken(f"Adapter {name!r} exists; add a version to it to update it.")
+        update_adapter(connection, name, now, base=base, pin=pin.value if pin else None)
+    version, operation = insert_arriving(connection, OperationKind.ADD, name, source, promote, now)
+    return read_adapter(connection, name), version, operation
 
 
 def insert_arriving(

@@ -114,6 +114,21 @@ operations = Table(
 )
 """No foreign key: what was done stays known after the adapter is gone."""
 
+resources = Table(
+    "sagemaker_resources",
+    metadata,
+    Column("kind", String(24), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("adapter", String(128), ForeignKey("adapters.name", ondelete="CASCADE")),
+    Column("state", String(16), nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Index(None, "adapter"),
+)
+"""What clients of SageMaker's interface made. Where `adapter` is set, what they said of that adapter."""
+
 api_keys = Table(
     "api_keys",
     metadata,
@@ -126,4 +141,6 @@ api_keys = Table(
     Column("tokens_per_minute", Integer),
     Column("created_at", Float, nullable=False),
     Column("revoked_at", Float),
+    Column("access_key_id", String(32)),
+    Index(None, "access_key_id", unique=True),
 )

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
 
+import msgspec
+
 from loramux_adapters.errors import QueueFull, QueueTimeout
 from loramux_adapters.ports import Clock
 from loramux_serving.admission.fair_queue import FairQueue
@@ -80,15 +82,17 @@ class FairAdmission:
         self._settings = settings
         self._monotonic = clock.monotonic
         self._max_concurrent = settings.max_concurrent
+        self._most_requests = settings.max_requests
         self._ready_replicas = ready_replicas
         self._slots = slots or (lambda: sys.maxsize)
         self._call_later = call_later
         self._limits = RateLimits(settings)
         self._aside: Counter[str] = Counter()
         """By adapter, requests that gave their place back for a while."""
-        self._queue: FairQueue[_Waiter] = FairQueue(
+        self.queue: FairQueue[_Waiter] = FairQueue(
             settings.max_concurrent_per_adapter, _Waiter.still_waits, slot_turn_s=settings.slot_turn_s
         )
+        """For `Place`."""
 
     def admit(self, principal: Principal, adapter: str, slot: str | None = None, soon: Soon | None = None) -> "Place":
         """A context manager, entered once. Entering raises `RateLimited`, `QueueFull` and `QueueTimeout`, each with
@@ -96,14 +100,15 @@ class FairAdmission:
 
         `slot` names what takes a slot of an engine, None where nothing does. `soon` is called at most once, and only
         where the request has to wait."""
-        return Place(self, principal, adapter, slot, soon, limited=self._limits.concern(principal))
+        limited = self._limits.by_default or bool(principal.requests_per_minute or principal.tokens_per_minute)
+        return Place(self, principal, adapter, slot, soon, limited)
 
     def capacity_changed(self) -> None:
         """Let in who may now run. To be called on the loop when a replica became ready."""
-        self._let_in(self._slots(), self._monotonic())
+        self.let_in()
 
     def snapshot(self) -> AdmissionSnapshot:
-        queue = self._queue
+        queue = self.queue
         return AdmissionSnapshot(
             capacity=self._capacity(),
             slots=None if (slots := self._slots()) == sys.maxsize else slots,
@@ -118,14 +123,24 @@ class FairAdmission:
 
     def check_integrity(self) -> None:
         """Raises `AssertionError` where the books do not agree. Cheap enough for tests only."""
-        self._queue.check_integrity()
-        assert self._queue.queued + self._aside.total() <= self._settings.max_queue
+        self.queue.check_integrity()
+        assert self.queue.queued + self._aside.total() <= self._settings.max_queue
         assert all(number > 0 for number in self._aside.values())
+
+    def enter_calmly(self, adapter: str, slot: str | None) -> bool:
+        """For `Place`, of a request that no limit concerns. True: it has a place, as nobody waits for anything and
+        there is room. False: `enter` must decide."""
+        if self._most_requests:
+            return False
+        slots = 0 if slot is None else self._slots()
+        return self.queue.start(adapter, slot, self._max_concurrent, slots, self._monotonic(), calmly=True)
 
     def enter(self, principal: Principal, adapter: str, slot: str | None, *, limited: bool) -> bool:
         """For `Place`. True: it has a place; False: it has none, and there is room in the queue. `limited`: the
         request counts against some limit. Raises `RateLimited` and `QueueFull`."""
         now = self._monotonic()
+        if self._settings.max_requests:
+            self._require_few()
         if limited:
             self._limits.check(principal, adapter, now)
         entered = self._start(adapter, slot, now)
@@ -142,12 +157,12 @@ class FairAdmission:
         loop = asyncio.get_running_loop()
         waiter = _Waiter(loop.create_future(), soon)
         timer = (self._call_later or loop.call_later)(self._settings.queue_timeout_s, waiter.give_up)
-        self._queue.push(adapter, slot, waiter, began, ahead=ahead)
+        self.queue.push(adapter, slot, waiter, began, ahead=ahead)
         granted = False
         try:
             slots = self._slots()
             self._let_in(slots, began)
-            if slot is not None and self._queue.waits_for_slot(slot):
+            if slot is not None and self.queue.waits_for_slot(slot):
                 self._tell_soon(slots)
             else:
                 waiter.tell_soon()
@@ -165,11 +180,11 @@ class FairAdmission:
         return self._monotonic() - began
 
     def _give_up(self, adapter: str, slot: str | None, waiter: "_Waiter") -> None:
-        if not self._queue.remove(adapter, slot, waiter):
+        if not self.queue.remove(adapter, slot, waiter):
             # The place may have come in the very tick in which the wait was cancelled.
             if waiter.has_place():
                 self.leave(adapter, slot)
-        elif self._queue.anyone_next:  # it may have been the first in line for a slot
+        elif self.queue.anyone_next:  # it may have been the first in line for a slot
             self._let_in(self._slots(), self._monotonic())
 
     def step_aside(self, adapter: str, slot: str | None) -> None:
@@ -191,8 +206,12 @@ class FairAdmission:
 
     def leave(self, adapter: str, slot: str | None) -> None:
         """For `Place`. Give a place back."""
-        if self._queue.finish(adapter, slot):
-            self._let_in(self._slots(), self._monotonic())
+        if self.queue.finish(adapter, slot):
+            self.let_in()
+
+    def let_in(self) -> None:
+        """Those whose turn it is."""
+        self._let_in(self._slots(), self._monotonic())
 
     def spend(self, principal: Principal, adapter: str, tokens: int) -> None:
         """For `Place`."""
@@ -203,7 +222,7 @@ class FairAdmission:
 
     def _start(self, adapter: str, slot: str | None, now: float) -> bool:
         """Run one at once, after those whose turn it is."""
-        queue = self._queue
+        queue = self.queue
         slots = 0 if slot is None else self._slots()
         if queue.anyone_next:
             self._let_in(slots or self._slots(), now)
@@ -215,7 +234,7 @@ class FairAdmission:
     def _let_in(self, slots: int, now: float) -> None:
         capacity = self._capacity()
         moved = False
-        while (waiter := self._queue.next(capacity, slots, now)) is not None:
+        while (waiter := self.queue.next(capacity, slots, now)) is not None:
             waiter.granted.set_result(True)
             moved = True
         if moved:
@@ -223,18 +242,25 @@ class FairAdmission:
 
     def _tell_soon(self, slots: int) -> None:
         """Those who come next, so many that all slots could change hands."""
-        for waiter in self._queue.soon(slots):
+        for waiter in self.queue.soon(slots):
             waiter.tell_soon()
+
+    def _require_few(self) -> None:
+        most = self._settings.max_requests
+        if self.queue.running + self.queue.queued + self._aside.total() >= most:
+            raise QueueFull(
+                f"{most} requests run and wait already.", details={"max_requests": most}, retry_after_s=RETRY_AFTER_S
+            )
 
     def _require_room(self, adapter: str) -> None:
         settings = self._settings
-        if self._queue.queued + self._aside.total() >= settings.max_queue:
+        if self.queue.queued + self._aside.total() >= settings.max_queue:
             raise QueueFull(
                 f"{settings.max_queue} requests wait already.",
                 details={"max_queue": settings.max_queue},
                 retry_after_s=RETRY_AFTER_S,
             )
-        if self._queue.queued_of(adapter) + self._aside[adapter] >= settings.max_queue_per_adapter:
+        if self.queue.queued_of(adapter) + self._aside[adapter] >= settings.max_queue_per_adapter:
             raise QueueFull(
                 f"{settings.max_queue_per_adapter} requests wait for {adapter!r} already.",
                 details={"adapter": adapter, "max_queue_per_adapter": settings.max_queue_per_adapter},
@@ -242,36 +268,28 @@ class FairAdmission:
             )
 
 
-class Place:
+class Place(msgspec.Struct, eq=False):
     """`relay.ports.Admitted` and the context manager around it: one place, from enter to exit. `spend` may be called
     before the exit or after it."""
 
-    __slots__ = ("_adapter", "_admission", "_holds", "_limited", "_principal", "_slot", "_soon", "waited_s")
-
-    def __init__(
-        self,
-        admission: FairAdmission,
-        principal: Principal,
-        adapter: str,
-        slot: str | None,
-        soon: Soon | None,
-        *,
-        limited: bool,
-    ) -> None:
-        """`limited`: the request counts against some limit."""
-        self._admission = admission
-        self._principal = principal
-        self._adapter = adapter
-        self._slot = slot
-        self._soon = soon
-        self._limited = limited
-        self._holds = False
-        self.waited_s = 0.0
+    _admission: FairAdmission
+    _principal: Principal
+    _adapter: str
+    _slot: str | None
+    _soon: Soon | None
+    counts_tokens: bool
+    """The request counts against some limit."""
+    _holds: bool = False
+    waited_s: float = 0.0
 
     def enter_now(self) -> bool:
         """Have a place at once. False: there is none, and `wait` must follow. Where this raises, none is held."""
-        self._holds = self._admission.enter(self._principal, self._adapter, self._slot, limited=self._limited)
-        return self._holds
+        admission, adapter, slot = self._admission, self._adapter, self._slot
+        limited = self.counts_tokens
+        held = self._holds = (not limited and admission.enter_calmly(adapter, slot)) or admission.enter(
+            self._principal, adapter, slot, limited=limited
+        )
+        return held
 
     async def wait(self) -> None:
         """Where `enter_now` had none. Where this raises, none is held."""
@@ -282,7 +300,9 @@ class Place:
         """Give the place back. Once or more often."""
         if self._holds:
             self._holds = False
-            self._admission.leave(self._adapter, self._slot)
+            admission = self._admission
+            if admission.queue.finish(self._adapter, self._slot):
+                admission.let_in()
 
     async def __aenter__(self) -> "Place":
         if not self.enter_now():
@@ -313,7 +333,7 @@ class Place:
 
     def spend(self, tokens: int) -> None:
         """Count the tokens that the request turned out to use."""
-        if self._limited:
+        if self.counts_tokens:
             self._admission.spend(self._principal, self._adapter, tokens)
 
 

@@ -79,10 +79,12 @@ class FairQueue(Generic[T]):
         """Those of which something runs or waits, in no order."""
         return iter(self._running.keys() | self._waiting.keys())
 
-    def start(self, adapter: str, slot: str | None, limit: int, slots: int, now: float) -> bool:
+    def start(
+        self, adapter: str, slot: str | None, limit: int, slots: int, now: float, *, calmly: bool = False
+    ) -> bool:
         """Run one at once, if fewer than `limit` run, it has one of `slots` slots or needs none, and nobody would be
-        overtaken. False: it must be pushed."""
-        if self._turns or self.running >= limit:
+        overtaken; `calmly`, only where nobody waits for anything. False: it must be pushed."""
+        if self._turns or self.running >= limit or (calmly and self._slots.contended):
             return False
         running = self._running.get(adapter, 0)
         if running >= self._max_per_adapter:

@@ -23,12 +23,13 @@ class RateLimits:
 
     def __init__(self, settings: AdmissionSettings) -> None:
         self._settings = settings
-        self._by_default = bool(
+        self.by_default = bool(
             settings.key_requests_per_minute
             or settings.key_tokens_per_minute
             or settings.adapter_requests_per_minute
             or settings.adapter_tokens_per_minute
         )
+        """Requests are limited whose keys have no limits of their own."""
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
         self._sweep_at = _SWEEP_FLOOR
 
@@ -65,10 +66,6 @@ class RateLimits:
         if tokens > 0:
             for limit in self._tokens(principal, adapter):
                 self._bucket(limit, now).take(tokens, now)
-
-    def concern(self, principal: Principal) -> bool:
-        """False: nothing limits the caller's requests, and the other methods need not be called for them."""
-        return self._by_default or bool(principal.requests_per_minute or principal.tokens_per_minute)
 
     def _requests(self, principal: Principal, adapter: str) -> Iterator[Limit]:
         own = principal.requests_per_minute

@@ -1,7 +1,7 @@
 """`/healthz`, `/readyz`, `/metrics`: for probes and Prometheus, without a key."""
 
 from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 from loramux_adapters.errors import StorageError
 from loramux_serving.api.dependencies import ServicesDep
@@ -21,14 +21,15 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(services: ServicesDep) -> JSONResponse:
-    """200 when the base and every pinned adapter can answer, else 503 with what is missing."""
-    missing = _missing(services)
-    if missing:
-        return JSONResponse({"status": "not ready", "missing": missing}, status_code=503, headers={"Retry-After": "2"})
+    """200 when the base and every pinned adapter can answer, else 503 with what is missing. Also 200 where no copy of
+    the base is wanted: whoever asks for one comes through here."""
+    lacks = missing(services)
+    if lacks:
+        return JSONResponse({"status": "not ready", "missing": lacks}, status_code=503, headers={"Retry-After": "2"})
     return JSONResponse({"status": "ready"})
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(services: ServicesDep) -> Response:
     """With what the engines last reported."""
     try:
@@ -48,7 +49,10 @@ def _show_tiers(services: Services, found: Whereabouts) -> None:
     services.metrics.tiers.show(found, services.manager.capabilities(), live)
 
 
-def _missing(services: Services) -> list[str]:
+def missing(services: Services) -> list[str]:
+    """What must answer, and can not."""
+    if services.copies.wanted == 0:
+        return []
     ready = [status.id for status in services.fleet.statuses() if status.state == "ready"]
     if not ready:
         return [services.registry.snapshot.base.adapter]

@@ -6,23 +6,20 @@ before this start. A file that this start would make itself does not count: nobo
 checked before the file is made, and a start that was refused leaves none behind.
 """
 
-import os
 import secrets
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import structlog
-
-from loramux_adapters.artifacts.filesystem import sync
-from loramux_adapters.errors import SettingsInvalid, StorageFailed
-from loramux_serving.auth.api_keys import digest, new_secret
+from loramux_adapters.errors import SettingsInvalid
+from loramux_serving.auth.api_keys import digest
+from loramux_serving.auth.secret_file import SecretFile, usable
 from loramux_serving.settings import Settings
 
 FILE_NAME = "admin.key"
 
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_NOUN = "admin key"
+_VARIABLE = "LORAMUX_ADMIN_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ def check_exposure(settings: Settings, *, has_keys: bool) -> None:
     if settings.loopback or has_keys:
         return
     raise SettingsInvalid(
-        f"To listen on {settings.host}, which others can reach, a key must exist: set LORAMUX_ADMIN_KEY, or start "
+        f"To listen on {settings.host}, which others can reach, a key must exist: set {_VARIABLE}, or start "
         f"once on 127.0.0.1, which makes {settings.home / FILE_NAME}."
     )
 
@@ -65,72 +62,19 @@ def find_admin_key(settings: Settings) -> AdminKey | None:
     may read is closed to them, with a warning. Raises `SettingsInvalid` where the key can not be used and
     `StorageFailed` where the file can not be read."""
     if settings.admin_key is not None:
-        return AdminKey(_usable(settings.admin_key.get_secret_value(), "LORAMUX_ADMIN_KEY"), path=None)
-    path = settings.home / FILE_NAME
-    try:
-        with path.open("rb") as file:
-            _close_to_others(path, file.fileno())
-            text = file.read(4096).decode("ascii", "replace")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StorageFailed(f"The admin key {path} can not be read: {error.strerror}.") from error
-    return AdminKey(_usable(text.strip(), str(path)), path=path)
+        return AdminKey(usable(settings.admin_key.get_secret_value(), _NOUN, _VARIABLE), path=None)
+    file = _file(settings.home)
+    secret = file.read()
+    return None if secret is None else AdminKey(secret, path=file.path)
 
 
 def make_admin_key(home: Path, random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> AdminKey:
     """A new secret in `home`/admin.key, mode 0600, whole and durable on return. Where another process makes the file
     at the same time, both get the one secret that won. Raises `StorageFailed`."""
-    path = home / FILE_NAME
-    secret = new_secret(random_bytes)
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        made = _create(path, secret)
-        if not made:
-            secret = path.read_text("ascii").strip()
-    except OSError as error:
-        raise StorageFailed(
-            f"The admin key {path} can not be written: {error.strerror}. Set LORAMUX_ADMIN_KEY to do without the file."
-        ) from error
-    return AdminKey(secret, path=path, made=made)
+    file = _file(home)
+    secret, made = file.make(random_bytes)
+    return AdminKey(secret, path=file.path, made=made)
 
 
-def _create(path: Path, secret: str) -> bool:
-    """False where the file exists. It is written elsewhere and linked to its name, since a file made under its own
-    name with O_EXCL could be read by another process, or survive a crash, while it is still empty."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secret + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            return False
-        sync(path.parent)
-        return True
-    finally:
-        draft.unlink()
-
-
-def _close_to_others(path: Path, descriptor: int) -> None:
-    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-    if not mode & _OTHERS:
-        return
-    log = structlog.get_logger(__name__)
-    try:
-        os.fchmod(descriptor, mode & ~_OTHERS)
-    except OSError as error:
-        # A mounted secret is read-only: then its mode is for whoever mounted it to set.
-        log.warning("admin key is open to other users", path=str(path), mode=oct(mode), error=error.strerror)
-    else:
-        log.warning("admin key was open to other users; closed", path=str(path), mode=oct(mode))
-
-
-def _usable(secret: str, origin: str) -> str:
-    """Raises `SettingsInvalid` where the secret could not travel in a header, or is no secret at all."""
-    if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise SettingsInvalid(f"The admin key in {origin} must be printable ASCII without spaces, and not empty.")
-    return secret
+def _file(home: Path) -> SecretFile:
+    return SecretFile(home / FILE_NAME, _NOUN, _VARIABLE)

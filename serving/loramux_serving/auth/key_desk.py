@@ -7,15 +7,18 @@ from loramux_adapters.model import ApiKey, Role
 from loramux_adapters.ports import Clock, KeyStore
 from loramux_serving.auth.api_keys import issue
 from loramux_serving.auth.keyring import KeyRing
+from loramux_serving.auth.master_key import MasterKey
 
 
 class KeyDesk:
     """One event loop. `open` fills the ring."""
 
-    def __init__(self, store: KeyStore, ring: KeyRing, clock: Clock) -> None:
+    def __init__(self, store: KeyStore, ring: KeyRing, clock: Clock, master: MasterKey) -> None:
+        """`master` is the one of the ring's signers."""
         self._store = store
         self._ring = ring
         self._clock = clock
+        self._master = master
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
@@ -29,8 +32,11 @@ class KeyDesk:
         adapters: tuple[str, ...],
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
+        signing: bool = False,
     ) -> tuple[ApiKey, str]:
-        """The key and its secret, good from now on."""
+        """The key and its secret, good from now on. `signing`: it is one to sign requests with, as AWS' are; the master
+        secret is made where there is none."""
+        master = await asyncio.to_thread(self._master.made) if signing else None
         key, secret = issue(
             name,
             role,
@@ -38,6 +44,7 @@ class KeyDesk:
             adapters=adapters,
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
+            master=master,
         )
         async with self._turn:
             await asyncio.to_thread(self._store.create_key, key)

@@ -1,12 +1,15 @@
 """Who calls, and what they may do."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 
 from loramux_adapters.errors import Forbidden, Unauthenticated
 from loramux_adapters.model import ApiKey, Role
 from loramux_serving.auth.api_keys import digest
+from loramux_serving.auth.signers import Signers
+from loramux_serving.auth.sigv4 import UNRECOGNIZED
 from loramux_serving.relay.ports import Principal
+from loramux_serving.relay.signed_request import Credentials, SignedRequest
 
 ADMIN = Principal(key_id="admin", name="admin", role=Role.ADMIN)
 """Who holds the bootstrap admin key."""
@@ -23,30 +26,48 @@ class KeyRing:
     """
 
     def __init__(
-        self, keys: Iterable[ApiKey] = (), *, admin_digest: str | None = None, anonymous: bool = False
+        self,
+        keys: Iterable[ApiKey] = (),
+        *,
+        admin_digest: str | None = None,
+        anonymous: bool = False,
+        signers: Signers | None = None,
     ) -> None:
         """`admin_digest` is the digest of a secret that is an admin's besides `keys`. With `anonymous`, a call
-        without a known key is `ANONYMOUS`: it may do inference and nothing else."""
+        without a known key is `ANONYMOUS`: it may do inference and nothing else. Without `signers` no signature is
+        good."""
         self._admin_digest = admin_digest
         self._anonymous = anonymous
+        self._signers = signers
+        self._replaced: list[Callable[[], object]] = []
         self.replace(keys)
 
     def replace(self, keys: Iterable[ApiKey]) -> None:
         """From the next call on, these keys and no others count (and the bootstrap admin's)."""
-        principals: dict[str, Principal | None] = {}
-        for key in keys:
-            principals[key.digest] = None if key.revoked_at is not None else _principal(key)
+        known = [(key, None if key.revoked_at is not None else _principal(key)) for key in keys]
+        principals = {key.digest: principal for key, principal in known if key.access_key_id is None}
         if self._admin_digest is not None:
             principals[self._admin_digest] = ADMIN
         self._principals = principals
+        if self._signers is not None:
+            self._signers.replace(known)
+        for listener in self._replaced:
+            listener()
 
-    def authenticate(self, authorization: str | None) -> Principal:
-        """The caller, from the value of the `Authorization` header. Raises `Unauthenticated`; a revoked key is
-        refused even where anonymous callers are served, so that its owner notices."""
-        if not authorization:
+    def on_replace(self, listener: Callable[[], object]) -> None:
+        """`listener` hears of each replacement, within it."""
+        self._replaced.append(listener)
+
+    def authenticate(self, credentials: Credentials) -> Principal:
+        """The caller, from the value of the `Authorization` header, or from a signature, which passes once where it is
+        for a single use. Raises `Unauthenticated`; a revoked key and a wrong signature are refused even where anonymous
+        callers are served, so that their owners notice."""
+        if not credentials:
             return self._unknown("This call needs a key: send the header `Authorization: Bearer <key>`.")
-        scheme, _, credentials = authorization.strip().partition(" ")
-        secret = credentials.strip()
+        if not isinstance(credentials, str):
+            return self._signer(credentials)
+        scheme, _, shown = credentials.strip().partition(" ")
+        secret = shown.strip()
         if not secret or (scheme != "Bearer" and scheme.lower() != "bearer"):
             return self._unknown("The Authorization header must read `Bearer <key>`.")
         try:
@@ -69,6 +90,11 @@ class KeyRing:
         """Raises `Forbidden` where the caller's key is not an admin's."""
         if principal.role is not Role.ADMIN:
             raise Forbidden("This call needs an admin key.", details={"key": principal.key_id})
+
+    def _signer(self, signed: SignedRequest) -> Principal:
+        if self._signers is None:
+            raise Unauthenticated("No signature is served here.", details={"aws_code": UNRECOGNIZED})
+        return self._signers.authenticate(signed)
 
     def _unknown(self, message: str) -> Principal:
         if self._anonymous:

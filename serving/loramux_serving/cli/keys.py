@@ -1,7 +1,7 @@
 """`loramux keys`: callers' keys."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,8 +27,13 @@ def create(
     ] = None,
     requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
     tokens_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
+    aws: Annotated[
+        bool,
+        typer.Option("--aws", help="An access key id and a secret to sign requests with, for SageMaker's clients."),
+    ] = False,
 ) -> None:
-    """Make a key. Its secret goes to standard output, and is shown only this once."""
+    """Make a key. Its secret goes to standard output, and is shown only this once: with --aws as two lines that set
+    what AWS' SDKs read from the environment."""
     session: Session = ctx.obj
     body = {
         "name": name,
@@ -36,10 +41,11 @@ def create(
         "adapters": adapter or [],
         "requests_per_minute": requests_per_minute,
         "tokens_per_minute": tokens_per_minute,
+        "aws": aws,
     }
     answer = session.gateway.call("POST", path_of("keys"), body=body)
     session.remark(f"key {answer['id']}; the secret is shown only now:")
-    session.show(answer, answer["key"])
+    session.show(answer, _for_environment(answer) if aws else answer["key"])
 
 
 @app.command("list")
@@ -56,3 +62,7 @@ def revoke(ctx: typer.Context, key_id: Annotated[str, typer.Argument(metavar="ID
     session: Session = ctx.obj
     view = session.gateway.call("DELETE", path_of("keys", key_id))
     session.show(view, f"key {view['id']} ({view['name']}) is revoked")
+
+
+def _for_environment(answer: dict[str, Any]) -> str:
+    return f"AWS_ACCESS_KEY_ID={answer['access_key_id']}\nAWS_SECRET_ACCESS_KEY={answer['secret_access_key']}"

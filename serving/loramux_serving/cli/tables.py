@@ -104,6 +104,7 @@ def keys(views: Sequence[View]) -> Table:
             view["id"],
             view["name"],
             view["role"],
+            optional(view["access_key_id"]),
             ", ".join(view["adapters"]) or "all",
             optional(view["requests_per_minute"]),
             optional(view["tokens_per_minute"]),
@@ -112,7 +113,7 @@ def keys(views: Sequence[View]) -> Table:
         )
         for view in views
     ]
-    columns = ("ID", "NAME", "ROLE", "ADAPTERS", "REQUESTS/MIN", "TOKENS/MIN", "CREATED", "REVOKED")
+    columns = ("ID", "NAME", "ROLE", "ACCESS KEY ID", "ADAPTERS", "REQUESTS/MIN", "TOKENS/MIN", "CREATED", "REVOKED")
     return _table(columns, rows, right=("REQUESTS/MIN", "TOKENS/MIN"))
 
 

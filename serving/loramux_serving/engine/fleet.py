@@ -15,6 +15,7 @@ _READY = ReplicaState.READY
 
 RETRY_AFTER_S = 2.0
 STARTING_RETRY_AFTER_S = 5.0
+UNWANTED_RETRY_AFTER_S = 30.0
 
 
 class Fleet:
@@ -27,13 +28,17 @@ class Fleet:
         self._tiers = tiers
         self._slots = slots
         self._adapters: dict[str, dict[str, int]] = {replica.id: {} for replica in replicas}
-        """By replica, how many requests are under way of each engine name."""
+        """By replica, how many requests are under way of each engine name. Where there is a single replica nothing is
+        to be chosen, and nothing counted."""
+        self._several = len(replicas) > 1
+        self._single = replicas[0] if len(replicas) == 1 else None
         self._turn = 0
 
     def pick(self, target: Target, avoid: Collection[str] = ()) -> EngineReplica:
         """See `relay.ports.Fleet`."""
-        if len(self._members) == 1 and self._members[0].state is _READY:
-            return self._members[0]
+        single = self._single
+        if single is not None and single.state is _READY:
+            return single
         tiers = {} if target.is_base else self._tiers(target.engine_name)
         candidates = [self._candidate(replica, target, tiers) for replica in self._replicas.values()]
         chosen = choose(candidates, avoid=avoid, turn=self._turn)
@@ -45,14 +50,14 @@ class Fleet:
     def begin(self, target: Target, replica_id: str) -> None:
         """See `relay.ports.Fleet`."""
         self._replicas[replica_id].outstanding += 1
-        if target.version is not None:
+        if self._several and target.version is not None:
             adapters = self._adapters[replica_id]
             adapters[target.engine_name] = adapters.get(target.engine_name, 0) + 1
 
     def end(self, target: Target, replica_id: str) -> None:
         """See `relay.ports.Fleet`."""
         self._replicas[replica_id].outstanding -= 1
-        if target.version is not None:
+        if self._several and target.version is not None:
             adapters = self._adapters[replica_id]
             left = adapters[target.engine_name] - 1
             if left:
@@ -64,6 +69,9 @@ class Fleet:
         """How many adapters the ready replicas can run at a time, each on one of them; those of one replica while
         none is ready. An adapter that runs on several of them takes as many: so when all are in use, no replica has
         more adapters than its engine takes into a batch."""
+        single = self._single
+        if single is not None and single.state is _READY and single.capabilities is not None:
+            return single.capabilities.max_loras or 1
         total = ready = 0
         for replica in self._members:
             if replica.state is _READY:
@@ -130,9 +138,21 @@ class Fleet:
         return replica
 
     def _unavailable(self) -> EngineUnavailable:
-        states = {replica.state for replica in self._replicas.values()}
-        if ReplicaState.STARTING in states:
+        wanted = [replica for replica in self._members if replica.wanted]
+        if not wanted:
+            return EngineUnavailable(
+                "No copy of the base is wanted, so none runs. Scale it up with `loramux replicas scale`, "
+                "PUT /admin/v1/replicas, or the copy count of its inference component.",
+                details={"wanted": 0},
+                retry_after_s=UNWANTED_RETRY_AFTER_S,
+            )
+        if any(replica.state is ReplicaState.STARTING or _starts_anew(replica) for replica in wanted):
             return EngineUnavailable("The engine is starting.", retry_after_s=STARTING_RETRY_AFTER_S)
         details = [status.detail for status in self.statuses() if status.detail]
         reason = f" {details[0]}" if details else ""
         return EngineUnavailable(f"No engine is ready.{reason}", retry_after_s=RETRY_AFTER_S)
+
+
+def _starts_anew(replica: EngineReplica) -> bool:
+    """Whether its engine is to start, or to end and to start again."""
+    return replica.leaving or replica.state is ReplicaState.STOPPED

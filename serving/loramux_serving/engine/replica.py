@@ -9,7 +9,8 @@ from loramux_adapters.ports import Clock
 
 
 class ReplicaState(StrEnum):
-    """`starting → ready ⇄ draining`, `failed` while it does not run or answer, and `stopped` at the end."""
+    """`starting → ready ⇄ draining`, `failed` while it does not run or answer, and `stopped` while it is not wanted:
+    `stopped → starting` when it is, and `draining → stopped` when it is no more."""
 
     STARTING = "starting"
     READY = "ready"
@@ -49,14 +50,22 @@ class EngineReplica:
         self.restarts = 0
         self.log: Callable[[], Sequence[str]] = tuple
         self.state = ReplicaState.STARTING
-        """Of the engine, but `draining` where a ready one shall get no requests. Others read it only."""
-        self._engine_state = ReplicaState.STARTING
+        """Of the engine, but `draining` where a ready one shall get no requests, and where one that runs is to stop.
+        Others read it only."""
+        self.engine_state = ReplicaState.STARTING
+        """Of the engine alone. Others read it only."""
+        self.wanted = True
+        """Whether it is meant to run. Others read it only."""
+        self.leaving = False
+        """Whether its engine is being ended because it was not wanted. That is not taken back: if it is wanted again,
+        its engine is started anew. Others read it only."""
         self._since = clock.now()
         self._detail = ""
         self._code: str | None = None
         self._draining = False
         self._on_suspect: Callable[[], None] | None = None
         self._on_ready: Callable[[], None] | None = None
+        self._on_failed: Callable[[], None] | None = None
 
     def suspect(self) -> None:
         if self._on_suspect is not None:
@@ -69,12 +78,39 @@ class EngineReplica:
         """`call` hears each time that the replica begins to take requests."""
         self._on_ready = call
 
+    def when_failed(self, call: Callable[[], None]) -> None:
+        """`call` hears each time that its engine fails."""
+        self._on_failed = call
+
     def become(self, state: ReplicaState, detail: str = "", code: str | None = None) -> None:
         """Change what its engine is. A drain outlasts this."""
-        if state is not self._engine_state:
+        before = self.engine_state
+        if state is not before:
             self._since = self._clock.now()
-        self._engine_state, self._detail, self._code = state, detail, code
+        self.engine_state, self._detail, self._code = state, detail, code
+        if state is ReplicaState.STOPPED:
+            self.leaving = False
         self._update()
+        if state is ReplicaState.FAILED and before is not state and self._on_failed is not None:
+            self._on_failed()
+
+    def want(self, on: bool) -> None:
+        """Mean it to run, or to stop: from here on it gets no further requests. Those under way go on. Starting and
+        stopping its engine is its caller's part."""
+        if on is not self.wanted:
+            self.wanted = on
+            self._since = self._clock.now()
+        self._update()
+
+    def leave(self) -> None:
+        """Its engine is about to be ended, until it is `stopped`."""
+        self.leaving = True
+        self._update()
+
+    @property
+    def drained(self) -> bool:
+        """Whether an operator gives it no requests."""
+        return self._draining
 
     def drain(self, on: bool) -> None:
         """Give it no further requests (`on`), or some again. Requests under way go on."""
@@ -85,8 +121,13 @@ class EngineReplica:
 
     def _update(self) -> None:
         before = self.state
-        drains = self._draining and self._engine_state is ReplicaState.READY
-        self.state = ReplicaState.DRAINING if drains else self._engine_state
+        if self.engine_state is ReplicaState.STOPPED:
+            drains = False
+        elif self.leaving or not self.wanted:
+            drains = True
+        else:
+            drains = self._draining and self.engine_state is ReplicaState.READY
+        self.state = ReplicaState.DRAINING if drains else self.engine_state
         if self.state is ReplicaState.READY and before is not ReplicaState.READY and self._on_ready is not None:
             self._on_ready()
 

@@ -20,8 +20,6 @@ _NEURON_PLUGIN = "neuron"
 """vllm-neuron is a platform plugin of this name, and a list of plugins that leaves it out turns it off."""
 _NEURON_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """What the graph is compiled to take LoRA on; without adapters given at start it can not be told from them."""
-_NEURON_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-"""TGI on Neuron writes these in HF_AUTO_CAST_TYPE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ def plan_launch(
             _MODULE,
             *_server_args(model_dir, served_name, port),
             *_lora_args(settings),
-            *_model_args(settings, host_env),
+            *_model_args(settings),
             *_kind_args(settings),
             *settings.extra_args,
         ),
@@ -89,25 +87,16 @@ def _lora_args(settings: EngineSettings) -> list[str]:
     ]
 
 
-def _model_args(settings: EngineSettings, host_env: Mapping[str, str]) -> list[str]:
-    dtype: str = settings.dtype
-    tensor_parallel = settings.tensor_parallel_size
-    if settings.kind == "neuron":
-        cast = host_env.get("HF_AUTO_CAST_TYPE", "")
-        cores = host_env.get("HF_NUM_CORES", "")
-        if dtype == "auto" and cast:
-            dtype = _NEURON_DTYPES.get(cast, cast)
-        if tensor_parallel == 1 and cores.isdecimal():
-            tensor_parallel = int(cores)
+def _model_args(settings: EngineSettings) -> list[str]:
     args: list[str] = []
-    if dtype != "auto":
-        args += ["--dtype", dtype]
+    if settings.dtype != "auto":
+        args += ["--dtype", settings.dtype]
     if settings.max_model_len:
         args += ["--max-model-len", str(settings.max_model_len)]
     if settings.max_num_seqs:
         args += ["--max-num-seqs", str(settings.max_num_seqs)]
-    if tensor_parallel > 1:
-        args += ["--tensor-parallel-size", str(tensor_parallel)]
+    if settings.tensor_parallel_size > 1:
+        args += ["--tensor-parallel-size", str(settings.tensor_parallel_size)]
     if settings.tool_call_parser:
         args += ["--enable-auto-tool-choice", "--tool-call-parser", settings.tool_call_parser]
     return args
@@ -146,6 +135,8 @@ def _environment(
         "LORAMUX_STAGING_WORKERS": str(settings.staging_workers),
         "LORAMUX_STAGING_NICENESS": str(settings.staging_niceness),
     }
+    if settings.max_prompt_tokens:
+        env["LORAMUX_MAX_PROMPT_TOKENS"] = str(settings.max_prompt_tokens)
     if os.path.isabs(model_dir):
         env["HF_HUB_OFFLINE"] = "1"
     if settings.kind == "cpu":

@@ -43,7 +43,7 @@ class Patience:
 
 
 class Supervisor:
-    """An async context manager: enter it to begin, leave it to stop the engine.
+    """An async context manager: enter it to begin, leave it to stop the engine. It can be entered again afterwards.
 
     `on_ready` is awaited each time that the engine has come up, before the replica becomes `ready`; where it raises
     a `LoramuxError`, that is the replica's detail, and it is called again after a pause.
@@ -81,6 +81,7 @@ class Supervisor:
         assert self._task is not None
         self._task.cancel()
         await asyncio.wait({self._task})
+        self.replica.become(ReplicaState.STOPPED)  # also where the task was cancelled before it began
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -125,7 +126,7 @@ class Supervisor:
                     outcome = await _first(self._serve(began), running.ended())
                 finally:
                     self._on_lost(self.replica.id)
-                served = self.replica.state is not ReplicaState.STARTING
+                served = self.replica.engine_state is not ReplicaState.STARTING
                 if outcome is Health.GONE:
                     self.replica.become(ReplicaState.FAILED, "The engine does not answer any more.")
                     # Its process is about to end, and its last words say more than a refused connection.

@@ -18,14 +18,20 @@ from loramux_serving.relay.token_usage import Usage
 
 class Component(msgspec.Struct, frozen=True, array_like=True):
     """A model as SageMaker's clients name it: an inference component (None: the endpoint's own model) behind an
-    endpoint."""
+    endpoint. `adapter` is one of the endpoint's own model, which the body names, as LMI has it."""
 
     endpoint: str
     name: str | None
+    adapter: str | None = None
 
 
 ModelName = str | Component
 """How a request says on which model it runs."""
+
+
+def shown(model: ModelName) -> str:
+    """A model's name for its callers."""
+    return model if isinstance(model, str) else model.name or model.adapter or model.endpoint
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -50,10 +56,15 @@ class Words:
 class StreamForm(Protocol):
     """One stream on its way. The output does not depend on how the input was cut into pieces."""
 
-    tokens_seen: bool
-    """A token has passed."""
-    failed: bool
-    """The engine has sent an error in a frame."""
+    @property
+    def tokens_seen(self) -> bool:
+        """A token has passed."""
+        ...
+
+    @property
+    def failed(self) -> bool:
+        """The engine has sent an error in a frame."""
+        ...
 
     @property
     def usage(self) -> Usage | None:
@@ -84,8 +95,9 @@ class Pieces(Protocol):
 class AnswerForm(Protocol):
     """How the answers to one request look, from one engine."""
 
-    def headers(self, engine: Headers, own: bytes, *, streamed: bool) -> bytes:
-        """The lines of the answer's head, without framing and `Connection`; `own` are the gateway's lines."""
+    def headers(self, status: int, engine: Headers, own: bytes, *, streamed: bool) -> bytes:
+        """The lines of the answer's head, without framing and `Connection`. `status` and `engine` are the engine's,
+        `own` the gateway's lines."""
         ...
 
     def stream(self) -> StreamForm: ...
@@ -123,6 +135,13 @@ class InferenceRequest(Protocol):
 
 class Dialect(Protocol):
     """Stateless."""
+
+    id_headers: tuple[bytes, ...]
+    """Those that tell the id of a request that got an error."""
+
+    def engine_headers(self, headers: Headers) -> Headers:
+        """What of a request's headers the engine may get."""
+        ...
 
     def signed(self, asked: Asked) -> bool:
         """The caller shows a signature over the whole request: who it is, is known when the body has come."""

@@ -5,8 +5,13 @@ from collections.abc import Mapping
 import httptools
 import msgspec
 
+from loramux_serving.auth import sigv4
 from loramux_serving.relay.dialect import Route
+from loramux_serving.relay.dialects import tgi
+from loramux_serving.relay.dialects.invocations import PATH as INVOCATIONS
+from loramux_serving.relay.dialects.invocations import InvocationsDialect
 from loramux_serving.relay.dialects.openai import OpenAIDialect
+from loramux_serving.relay.dialects.sagemaker import OPERATIONS, SageMakerDialect
 from loramux_serving.relay.framing import Headers
 from loramux_serving.relay.request import ENDPOINTS
 
@@ -47,9 +52,23 @@ class DoorPlan(msgspec.Struct, frozen=True):
 
     base_name: str
     """The model of requests that name none."""
+    max_total_tokens: int = 0
+    """Longest prompt and answer together, as the settings have it. 0: what the model says."""
+    account: str = "000000000000"
+    """The AWS account that ARNs name."""
 
 
 def make_doors(plan: DoorPlan) -> Doors:
     """All of them."""
     routes = {path.encode(): Route(path, OpenAIDialect(path)) for path in ENDPOINTS}
-    return Doors(routes, {})
+    for path in tgi.PATHS:
+        dialect = tgi.TgiDialect(plan.base_name, path, max_total_tokens=plan.max_total_tokens)
+        routes[path.encode()] = Route(path, dialect)
+    routes[INVOCATIONS.encode()] = Route(INVOCATIONS, InvocationsDialect(plan.base_name))
+    behind_endpoints = {
+        operation.encode(): Route(
+            f"/endpoints/{{EndpointName}}/{operation}", SageMakerDialect(operation, sigv4, account=plan.account)
+        )
+        for operation in OPERATIONS
+    }
+    return Doors(routes, behind_endpoints)

@@ -3,12 +3,16 @@
 import asyncio
 from collections.abc import Callable
 from enum import IntEnum
-from typing import cast
+from typing import Protocol, cast
 
 import httptools
+import msgspec
 
 from loramux_adapters.errors import EngineFailed, EngineTimeout, LoramuxError
 from loramux_serving.relay.eager import Signal
+from loramux_serving.relay.framing import Headers
+from loramux_serving.relay.headers import CONTENT_LENGTH
+from loramux_serving.relay.known_heads import KnownHeads, cut
 
 MAX_HEAD_BYTES = 1024 * 1024
 MAX_WAITING_BYTES = 256 * 1024
@@ -16,6 +20,10 @@ MAX_WAITING_BYTES = 256 * 1024
 
 Sink = Callable[[bytes], None]
 """Takes a piece of an answer's body."""
+
+
+class Waiter(Protocol):
+    def set(self) -> None: ...
 
 
 class Stage(IntEnum):
@@ -27,7 +35,15 @@ class Stage(IntEnum):
     COMPLETE = 3
 
 
-_HEAD, _BODY, _COMPLETE = Stage.HEAD, Stage.BODY, Stage.COMPLETE
+_SENT, _HEAD, _BODY, _COMPLETE = Stage
+
+
+class AnswerHead(msgspec.Struct, frozen=True, gc=False):
+    """Of an answer that says its length, on a connection that stays."""
+
+    status: int
+    headers: Headers
+    is_stream: bool
 
 
 class EngineConnection(asyncio.Protocol):
@@ -39,22 +55,64 @@ class EngineConnection(asyncio.Protocol):
     reader is slow (`pause`), the engine's socket is not read.
     """
 
-    def __init__(self, on_lost: "Callable[[EngineConnection], None]") -> None:
+    __slots__ = (
+        "_busy",
+        "_head_bytes",
+        "_heads",
+        "_heard_at",
+        "_held",
+        "_idle_s",
+        "_interim",
+        "_limit_s",
+        "_lines",
+        "_loop",
+        "_on_lost",
+        "_parser",
+        "_paused",
+        "_pieces",
+        "_reusable",
+        "_sink",
+        "_stage",
+        "_timer",
+        "_transport",
+        "_until_close",
+        "_waiting_bytes",
+        "_wanted",
+        "_watched",
+        "answered",
+        "error",
+        "headers",
+        "idle_since",
+        "is_stream",
+        "lost",
+        "status",
+        "waiter",
+    )
+
+    def __init__(
+        self, on_lost: "Callable[[EngineConnection], None]", heads: "KnownHeads[AnswerHead] | None" = None
+    ) -> None:
+        """`heads` are those of one engine."""
         self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: Headers = ()
+        """Without Content-Length."""
         self.is_stream = False
         """The answer is of server-sent events."""
         self.answered = False
         """The engine has sent any byte in answer to the request."""
         self.idle_since = 0.0
         self._on_lost = on_lost
+        self._heads: KnownHeads[AnswerHead] = KnownHeads() if heads is None else heads
+        self._lines: list[tuple[bytes, bytes]] = []
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._busy = False
-        self._lost = False
+        self.lost = False
+        """It is closed; one that is only closing fails at `send`."""
         self._stage = Stage.SENT
-        self._error: LoramuxError | None = None
+        self.error: LoramuxError | None = None
+        """Why no answer, or no more of it, will come."""
         self._pieces: list[bytes] = []
         self._waiting_bytes = 0
         self._head_bytes = 0
@@ -64,7 +122,8 @@ class EngineConnection(asyncio.Protocol):
         self._reusable = False
         self._paused = False
         self._held = False
-        self._waiter: Signal | None = None
+        self.waiter: Waiter | None = None
+        """Is told when the answer has come as far as somebody waits for it, or has failed."""
         self._wanted = Stage.SENT
         self._timer: asyncio.TimerHandle | None = None
         self._watched = False
@@ -75,20 +134,25 @@ class EngineConnection(asyncio.Protocol):
 
     @property
     def alive(self) -> bool:
-        return not self._lost and self._transport is not None and not self._transport.is_closing()
+        return not self.lost and self._transport is not None and not self._transport.is_closing()
 
-    def send(self, head: bytes, body: bytes, *, first_byte_s: float, idle_s: float) -> None:
+    def send(self, head: bytes, body: bytes, first_byte_s: float, idle_s: float) -> None:
         """Begin a request. The engine then has `first_byte_s` until the first byte of the answer's body, and `idle_s`
         between any two."""
-        self.status, self.headers, self.answered = 0, [], False
-        self._busy, self._stage, self._error, self._sink = True, Stage.SENT, None, None
+        self.status, self.headers, self.is_stream, self.answered = 0, (), False, False
+        self._busy, self._stage, self.error, self._sink = True, _SENT, None, None
         self._head_bytes = self._waiting_bytes = 0
+        self._lines.clear()
         self._pieces.clear()
         self._reusable = False
+        self._wanted = _HEAD
         self._idle_s = idle_s
-        self._arm(first_byte_s)
+        self._watched, self._limit_s = True, first_byte_s
+        self._heard_at = now = self._loop.time()
+        if self._timer is None or self._timer.when() > now + first_byte_s:
+            self._arm(first_byte_s)
         transport = self._transport
-        if transport is None or self._lost or transport.is_closing():
+        if transport is None or self.lost or transport.is_closing():
             self._fail(EngineFailed("The engine closed the connection."))
         elif len(body) < 65536:
             transport.write(head + body)
@@ -101,10 +165,11 @@ class EngineConnection(asyncio.Protocol):
         self._watched = False
         self._sink = None
         self._busy = False
+        self._pieces.clear()
         if self._paused:  # its reader was slow to the end, and will not say when it goes on
             self._paused = False
             self._update_reading()
-        return self._reusable and self._stage is _COMPLETE and self._error is None and self.alive
+        return self._reusable and self._stage is _COMPLETE and self.error is None and not self.lost
 
     def abort(self) -> None:
         """Close at once. This is how vLLM learns that nobody wants the rest."""
@@ -118,22 +183,28 @@ class EngineConnection(asyncio.Protocol):
     async def reach(self, stage: Stage) -> None:
         """Wait until the answer is at `stage`. Raises `EngineFailed`, `EngineTimeout`."""
         while self._stage < stage:
-            if self._error is not None:
-                raise self._error
+            if self.error is not None:
+                raise self.error
             self._wanted = stage
-            self._waiter = Signal(self._loop)
+            signal = self.waiter = Signal(self._loop)
             try:
-                await self._waiter
+                await signal
             finally:
-                self._waiter = None
+                self.waiter = None
+
+    @property
+    def short(self) -> bool:
+        """What is yet to come of the answer is a document, as far as is known, and will be held."""
+        return self.error is None and not self.is_stream and not self._held and self._stage is not _COMPLETE
 
     def whole(self) -> bytes | None:
-        """The answer's body where all of it is there and none was given yet, else None."""
+        """The answer's body where all of it is there and none was given yet, else None. It can be asked for until the
+        connection is released."""
         pieces = self._pieces
-        if self._stage is not _COMPLETE or self._held or len(pieces) > 1 or self._error is not None:
+        if self._stage is not _COMPLETE or self._held or self.error is not None or self._sink is not None:
             return None
         self._watched = False
-        return pieces.pop() if pieces else b""
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def copy_to(self, sink: Sink) -> None:
         """Give `sink` the answer's body, in pieces as they come, until it is complete. Raises `EngineFailed`,
@@ -169,7 +240,22 @@ class EngineConnection(asyncio.Protocol):
             self.abort()
             return
         self.answered = True
-        if self._stage < _HEAD:
+        whole = None
+        if self._stage is _SENT:
+            if not self._head_bytes:
+                whole = cut(data)
+                if whole is not None:
+                    head, length, begin = whole
+                    known = self._heads.get(head)
+                    if known is not None:
+                        # A whole answer with a head that was read before.
+                        self.status, self.headers, self.is_stream = known.status, known.headers, known.is_stream
+                        self._stage, self._reusable, self._watched = _COMPLETE, True, False
+                        if length:
+                            self._pieces.append(data[begin:])
+                        if self.waiter is not None:
+                            self.waiter.set()
+                        return
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -181,9 +267,11 @@ class EngineConnection(asyncio.Protocol):
             return
         stage = self._stage
         if stage is _COMPLETE and self._sink is None and not self._held:
+            if whole is not None:
+                self._keep(data, *whole)
             self._watched = False
-            if self._waiter is not None:
-                self._waiter.set()
+            if self.waiter is not None:
+                self.waiter.set()
             return
         if stage is _BODY:
             self._heard_at = self._loop.time()
@@ -191,12 +279,17 @@ class EngineConnection(asyncio.Protocol):
                 self._arm(self._idle_s)
         self._deliver()
 
+    def _keep(self, data: bytes, head: bytes, length: int, begin: int) -> None:
+        """An answer that came in one piece was read, and so was its head."""
+        if self._reusable and self.status not in (204, 304) and self._pieces == ([data[begin:]] if length else []):
+            self._heads.keep(head, AnswerHead(self.status, self.headers, self.is_stream))
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = True
+        self.lost = True
         self._drop_timer()
         self._on_lost(self)
         if self._busy and self._stage < Stage.COMPLETE:
-            if self._until_close and self._stage >= Stage.HEAD and exc is None and self._error is None:
+            if self._until_close and self._stage >= Stage.HEAD and exc is None and self.error is None:
                 self._stage = Stage.COMPLETE
                 self._deliver()
             else:
@@ -212,7 +305,7 @@ class EngineConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._stage < _HEAD:  # later ones are trailers
-            self.headers.append((name.lower(), value))
+            self._lines.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         status = self.status = self._parser.get_status_code()
@@ -220,10 +313,12 @@ class EngineConnection(asyncio.Protocol):
             raise ValueError(f"a status of {status}")
         self._interim = status < 200
         if self._interim:
-            self.headers = []
+            self._lines.clear()
             return
-        values = dict(reversed(self.headers))  # the first of each name
-        framed = b"content-length" in values or b"transfer-encoding" in values or status in (204, 304)
+        lines = self._lines
+        values = dict(reversed(lines))  # the first of each name
+        self.headers = tuple([line for line in lines if line[0] != CONTENT_LENGTH])
+        framed = CONTENT_LENGTH in values or b"transfer-encoding" in values or status in (204, 304)
         self.is_stream = b"content-type" in values and values[b"content-type"].startswith(b"text/event-stream")
         self._until_close = not framed
         self._reusable = framed and self._parser.should_keep_alive()
@@ -257,16 +352,16 @@ class EngineConnection(asyncio.Protocol):
             self._update_reading()
         if self._stage is _COMPLETE:
             self._watched = False
-        if self._waiter is not None and self._stage >= self._wanted:
-            self._waiter.set()
+        if self.waiter is not None and self._stage >= self._wanted:
+            self.waiter.set()
 
     def _fail(self, error: LoramuxError) -> None:
-        if self._error is None:
-            self._error = error
+        if self.error is None:
+            self.error = error
         self._stage = min(self._stage, Stage.BODY)
         self.abort()
-        if self._waiter is not None:
-            self._waiter.set()
+        if self.waiter is not None:
+            self.waiter.set()
 
     def _update_reading(self) -> None:
         if not self.alive or self._transport is None:

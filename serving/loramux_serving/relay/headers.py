@@ -1,11 +1,13 @@
 """Which headers pass the relay, both ways. Pure."""
 
 import re
+from functools import lru_cache
 
 from loramux_serving.relay.framing import Headers
 from loramux_serving.relay.refusal import malformed
 
 AUTHORIZATION = b"authorization"
+CONTENT_LENGTH = b"content-length"
 REQUEST_ID = b"x-request-id"
 STICKY = b"x-loramux-sticky"
 
@@ -56,13 +58,18 @@ def valid_request_id(value: bytes) -> str | None:
     return value.decode("ascii") if _REQUEST_ID.fullmatch(value) else None
 
 
-def engine_head(path: str, host: bytes, request_id: str, body_bytes: int, headers: Headers) -> bytes:
-    """The head of the request to the engine: the caller's headers without those that concern only its connection or
-    are its secrets; framing and host are set anew. Raises `Refusal` for a value with a control character."""
+def engine_lines(headers: Headers) -> bytes:
+    """The lines of a request's headers without those that concern only the caller's connection or are its secrets.
+    Raises `Refusal` for a value with a control character."""
     kept = _kept(headers, _NOT_FOR_ENGINE)
     lines = b"".join(kept)
     if _CONTROL.search(lines) or lines.count(b"\n") != len(kept) or lines.count(b"\r") != len(kept):
         raise malformed("A header has a control character.")
+    return lines
+
+
+def engine_head(path: str, host: bytes, request_id: str, body_bytes: int, lines: bytes) -> bytes:
+    """The head of the request to the engine: `engine_lines`, and framing and host set anew."""
     return b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n" % (
         path.encode("ascii"),
         host,
@@ -74,7 +81,19 @@ def engine_head(path: str, host: bytes, request_id: str, body_bytes: int, header
 
 def caller_headers(engine: Headers, own: bytes) -> bytes:
     """The lines of the answer's head: the engine's without framing and connection, then the gateway's own."""
-    return b"".join(_kept(engine, _NOT_FOR_CALLER)) + own
+    return caller_lines(tuple(engine)) + own
+
+
+@lru_cache(maxsize=256)
+def caller_lines(engine: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """The lines of the engine's headers without framing and connection. An engine sends the same ones for a second or
+    longer."""
+    return b"".join(_kept(engine, _NOT_FOR_CALLER))
+
+
+def as_json(headers: Headers) -> Headers:
+    """For a body that the gateway wrote: it is JSON, whatever the caller called its own."""
+    return [(b"content-type", b"application/json"), *[header for header in headers if header[0] != b"content-type"]]
 
 
 def joined(headers: Headers) -> bytes:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+import msgspec
 import structlog
 
 from loramux_adapters.errors import AdapterLost, EngineError, EngineFailed, EngineUnavailable
 from loramux_adapters.model import Target
 from loramux_serving.relay.dialect import ModelName
 from loramux_serving.relay.eager import in_task
+from loramux_serving.relay.grants import Grant, Grants
 from loramux_serving.relay.ports import (
     Admission,
     Admitted,
@@ -37,14 +39,17 @@ class LocalGate:
         teller: Teller,
         *,
         retries: int,
+        grants: Grants | None = None,
     ) -> None:
-        """`retries`: further tries of a request whose caller has got nothing."""
+        """`retries`: further tries of a request whose caller has got nothing. Without `grants` every request is found
+        out about anew, and none enters at once."""
         self.authenticator = authenticator
         self.names = names
         self.fleet = fleet
         self.leases = leases
         self.retries = retries
         self._admission = admission
+        self._grants = grants
         self.tell = teller.tell
 
     async def check(self, credentials: Credentials, story: Story) -> None:
@@ -62,19 +67,48 @@ class LocalGate:
         story.key_id = principal.key_id
         target = story.target = self.names.resolve(model, sticky, principal.key_id)
         self.authenticator.require_adapter(principal, target.adapter)
-        slot = None if target.version is None else target.engine_name
-        place = self._admission.admit(principal, target.adapter, slot, lambda: self._foresee(target))
-        if not place.enter_now():
-            await place.wait()
-        waited_s = story.queue_s = place.waited_s
-        passage = LocalPassage(self, principal, model, sticky, story, place, end_request)
-        try:
-            if waited_s > 0 or not passage.hold_now(target):
-                await passage.find()
-        except BaseException:
-            passage.give_back()
-            raise
-        return passage
+        grant = Grant(principal, target, None if target.version is None else target.engine_name)
+        if self._grants is not None:
+            self._grants.keep(credentials, model, grant)
+        passage = self._let_in(grant, model, sticky, story, end_request)
+        return passage if passage.settled else await settled(passage)
+
+    def enter_now(
+        self,
+        credentials: Credentials,
+        model: ModelName,
+        sticky: str | None,
+        story: Story,
+        end_request: Callable[[], object],
+    ) -> "LocalPassage | None":
+        grant = None if self._grants is None else self._grants.known((credentials, model))
+        return None if grant is None else self._let_in(grant, model, sticky, story, end_request)
+
+    def _let_in(
+        self, grant: Grant, model: ModelName, sticky: str | None, story: Story, end_request: Callable[[], object]
+    ) -> "LocalPassage":
+        """As far as nothing has to be waited for."""
+        principal = grant.principal
+        target = story.target = grant.target
+        story.key_id = principal.key_id
+        place = self._admission.admit(principal, target.adapter, grant.slot, lambda: self._foresee(target))
+        lease = replica = None
+        url = ""
+        if place.enter_now():
+            story.queue_s = place.waited_s
+            try:
+                chosen = self.fleet.pick(target)
+                lease = self.leases.lease_now(target, chosen.id, end_request)
+            except BaseException:
+                place.leave()
+                raise
+            if lease is not None:
+                replica, url, story.replica = chosen, chosen.url, chosen.id
+                self.fleet.begin(target, chosen.id)
+        held = lease is not None
+        return LocalPassage(
+            self, principal, model, sticky, story, place, end_request, (), lease, replica, target, held, url
+        )
 
     def _foresee(self, target: Target) -> None:
         """The request waits: let its adapter be loaded meanwhile."""
@@ -86,59 +120,44 @@ class LocalGate:
             self.leases.foresee(target, replica.id)
 
 
-class LocalPassage:
-    """`relay.ports.Passage`, made by `LocalGate.enter`: a place, and from `find` on a lease on one replica."""
+async def settled(passage: "LocalPassage") -> "LocalPassage":
+    """Where this raises, nothing is held."""
+    try:
+        await passage.settle()
+    except BaseException:
+        passage.give_back()
+        raise
+    return passage
 
-    __slots__ = (
-        "_end_request",
-        "_gate",
-        "_lease",
-        "_model",
-        "_place",
-        "_principal",
-        "_replica",
-        "_sticky",
-        "_story",
-        "_target",
-        "_tried",
-        "url",
-    )
 
-    def __init__(
-        self,
-        gate: LocalGate,
-        principal: Principal,
-        model: ModelName,
-        sticky: str | None,
-        story: Story,
-        place: Admitted,
-        end_request: Callable[[], object],
-    ) -> None:
-        self._gate = gate
-        self._principal = principal
-        self._model = model
-        self._sticky = sticky
-        self._story = story
-        self._place = place
-        self._end_request = end_request
-        self._tried: tuple[str, ...] = ()
-        self._lease: Lease | None = None
-        self._replica: Replica | None = None
-        self._target: Target | None = None
-        self.url = ""
+class LocalPassage(msgspec.Struct, eq=False):
+    """`relay.ports.Passage`, made by `LocalGate`: a place or a wait for one, and once it is settled a lease on one
+    replica."""
 
-    def hold_now(self, target: Target) -> bool:
-        """Hold `target` on a replica, where nothing has to be waited for. Raises `EngineUnavailable`."""
-        gate = self._gate
-        replica = gate.fleet.pick(target)
-        lease = gate.leases.lease_now(target, replica.id, self._end_request)
-        if lease is None:
-            return False
-        self._story.replica = replica.id
-        self._holds(lease, replica, target)
-        return True
+    _gate: LocalGate
+    _principal: Principal
+    _model: ModelName
+    _sticky: str | None
+    _story: Story
+    _place: Admitted
+    _end_request: Callable[[], object]
+    _tried: tuple[str, ...] = ()
+    _lease: Lease | None = None
+    _replica: Replica | None = None
+    _target: Target | None = None
+    settled: bool = False
+    url: str = ""
 
-    async def find(self) -> None:
+    async def settle(self) -> None:
+        place, story = self._place, self._story
+        target = story.target
+        assert target is not None, "it is noted when a grant is there"
+        if story.queue_s is None:
+            await place.wait()
+            story.queue_s = place.waited_s
+        await self._find()
+
+    async def _find(self) -> None:
         """Hold the target on a replica. Raises `LoramuxError`."""
         while True:
             replica = self._choose()
@@ -152,14 +171,14 @@ class LocalPassage:
     async def again(self, error: EngineError) -> None:
         self._let_go()
         self._failed(error)
-        await self.find()
+        await self._find()
 
     def leave(self) -> None:
-        story = self._story
-        if story.outcome == "interrupted" and self._replica is not None:
-            self._replica.suspect()
-        if story.usage is not None:
-            self._place.spend(story.usage.total)
+        story, place, replica = self._story, self._place, self._replica
+        if replica is not None and story.outcome == "interrupted":
+            replica.suspect()
+        if place.counts_tokens and story.usage is not None:
+            place.spend(story.usage.total)
         self.give_back()
         self._gate.tell(story)
 
@@ -199,6 +218,7 @@ class LocalPassage:
 
     def _holds(self, lease: Lease, replica: Replica, target: Target) -> None:
         self._lease, self._replica, self._target = lease, replica, target
+        self.settled = True
         self.url = replica.url
         self._gate.fleet.begin(target, replica.id)
 

@@ -10,7 +10,9 @@ from typing import Protocol
 
 from loramux_adapters.errors import EngineError
 from loramux_adapters.model import Role, Target
+from loramux_serving.relay.dialect import ModelName
 from loramux_serving.relay.record import RequestRecord
+from loramux_serving.relay.signed_request import Credentials
 from loramux_serving.relay.story import Story
 
 
@@ -30,16 +32,33 @@ class Principal:
 class Gate(Protocol):
     """Who decides on requests: who may pass, what names mean, when it is a request's turn, and where it goes."""
 
-    async def check(self, authorization: str | None, story: Story) -> None:
-        """From the value of the `Authorization` header: notes the caller. Raises `Unauthenticated`."""
+    async def check(self, credentials: Credentials, story: Story) -> None:
+        """Notes the caller. Raises `Unauthenticated`."""
         ...
 
     async def enter(
-        self, authorization: str | None, model: str, sticky: str | None, story: Story, end_request: Callable[[], object]
+        self,
+        credentials: Credentials,
+        model: ModelName,
+        sticky: str | None,
+        story: Story,
+        end_request: Callable[[], object],
     ) -> "Passage":
         """Wait until the request can go to an engine. Notes in `story` what was found out, also where this raises:
         then nothing is held. `sticky` keeps a caller on one side of a canary. `end_request` may be called later, until
         the passage ends: the request must end now. Raises `LoramuxError`."""
+        ...
+
+    def enter_now(
+        self,
+        credentials: Credentials,
+        model: ModelName,
+        sticky: str | None,
+        story: Story,
+        end_request: Callable[[], object],
+    ) -> "Passage | None":
+        """As `enter`, as far as nothing has to be waited for: the passage may not be settled yet. None where nothing
+        can be said at once: then nothing is noted or counted, and `enter` must follow. Raises what `enter` does."""
         ...
 
     def tell(self, story: Story) -> None:
@@ -55,6 +74,15 @@ class Passage(Protocol):
         """The engine's: `http://host:port` (or https) without a path."""
         ...
 
+    @property
+    def settled(self) -> bool:
+        """It is there. False: `settle` must be waited for first."""
+        ...
+
+    async def settle(self) -> None:
+        """Raises what `Gate.enter` does; `leave` must be called all the same."""
+        ...
+
     async def again(self, error: EngineError) -> None:
         """The engine failed with `error`, and the caller has got nothing: go to another. Raises `EngineUnavailable`
         where it was tried often enough, and what `Gate.enter` does; `leave` must be called all the same."""
@@ -66,8 +94,8 @@ class Passage(Protocol):
 
 
 class Authenticator(Protocol):
-    def authenticate(self, authorization: str | None) -> Principal:
-        """From the value of the `Authorization` header. Memory only. Raises `Unauthenticated`."""
+    def authenticate(self, credentials: Credentials) -> Principal:
+        """Once for each request: a signature may be for a single use. Memory only. Raises `Unauthenticated`."""
         ...
 
     def require_adapter(self, principal: Principal, name: str) -> None:
@@ -76,7 +104,7 @@ class Authenticator(Protocol):
 
 
 class Names(Protocol):
-    def resolve(self, model: str, sticky: str | None = None, key_id: str | None = None) -> Target:
+    def resolve(self, model: ModelName, sticky: str | None = None, key_id: str | None = None) -> Target:
         """What the name means now. Memory only. Raises `ModelNotFound`. `sticky` keeps a caller on one side of a
         canary split; without it `key_id` does, where the canary goes by the caller's key."""
         ...
@@ -87,6 +115,11 @@ class Admitted(Protocol):
 
     @property
     def waited_s(self) -> float: ...
+
+    @property
+    def counts_tokens(self) -> bool:
+        """False: `spend` would change nothing."""
+        ...
 
     def enter_now(self) -> bool:
         """Take the place at once. False: there is none now, and `wait` must follow. Raises `RateLimited` and

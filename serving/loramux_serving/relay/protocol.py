@@ -11,17 +11,19 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import httptools
+import msgspec
 import structlog
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from loramux_adapters.errors import LoramuxError
 from loramux_serving.relay.deadline import Awaits, Deadline
-from loramux_serving.relay.eager import EagerTask
-from loramux_serving.relay.exchange import Exchange, RequestHead
+from loramux_serving.relay.exchange import Exchange, KnownHead, RequestHead, sticky_of
 from loramux_serving.relay.framing import Framing, check_head
 from loramux_serving.relay.handler import Relay
-from loramux_serving.relay.headers import first_of_each
-from loramux_serving.relay.refusal import Refusal, head_too_large, malformed
+from loramux_serving.relay.headers import REQUEST_ID, engine_lines, first_of_each
+from loramux_serving.relay.known_heads import cut
+from loramux_serving.relay.refusal import Refusal, body_too_large, head_too_large, malformed
 
 _log = structlog.get_logger(__name__)
 
@@ -45,6 +47,30 @@ def relay_protocol(relay: Relay) -> type[asyncio.Protocol]:
 
 class RelayProtocol(HttpToolsProtocol):
     """One connection of a caller. Use `relay_protocol`."""
+
+    # uvicorn's own attributes are in the instance's dictionary, which with these too would be too large to be a fast one.
+    __slots__ = (
+        "_ahead_bytes",
+        "_arriving",
+        "_awaits",
+        "_beside_bytes",
+        "_context",
+        "_current",
+        "_deadline",
+        "_discarded_bytes",
+        "_framing",
+        "_head_bytes",
+        "_idle_since",
+        "_idle_timer",
+        "_limits",
+        "_linger_timer",
+        "_max_body_bytes",
+        "_max_head_bytes",
+        "_piece_bytes",
+        "_refusal",
+        "_resuming",
+        "_stall_timer",
+    )
 
     relay: ClassVar[Relay]
 
@@ -99,6 +125,12 @@ class RelayProtocol(HttpToolsProtocol):
         if self._refusal is not None or self._discarded_bytes is not None:
             self._discard(data)
             return
+        whole = None
+        before: Any = self.cycle
+        if self._awaits is _HEAD and (before is None or (before.response_complete and before.keep_alive)):
+            whole = cut(data)
+            if whole is not None and self._take_known(data, *whole):
+                return
         length = self._piece_bytes = len(data)
         self._beside_bytes += length
         try:
@@ -121,11 +153,43 @@ class RelayProtocol(HttpToolsProtocol):
             self._arriving = None
             self._current = exchange
             self._ahead_bytes = 0
-            tasks: set[Any] = self.tasks
-            task = EagerTask(exchange.run_asgi(self.app), self.loop, tasks.discard)
-            exchange.waiting_task = task
-            tasks.add(task)
-            task.start()
+            body = exchange.body_now()
+            if whole is not None and body is not None:
+                self._keep_head(exchange.head, data, body, *whole)
+            self.relay.begin(exchange, body, self.loop, self.tasks)
+
+    def _take_known(self, data: bytes, cut_head: bytes, length: int, begin: int) -> bool:
+        """A whole request with a head that was read before."""
+        relay = self.relay
+        head = relay.heads.get(cut_head)
+        if head is None or length > self._max_body_bytes or begin > self._max_head_bytes:
+            return False
+        if head.framing.length != length:
+            head = head.with_length(length)
+            relay.heads.keep(cut_head, head)
+        if self._deadline.runs:
+            self._deadline.stop()
+        exchange: Any = Exchange(head, self, relay.handle, self._max_body_bytes, True, body_complete=True)
+        self.cycle = self._current = exchange
+        self._ahead_bytes = 0
+        relay.begin(exchange, data[begin:], self.loop, self.tasks)
+        return True
+
+    def _keep_head(self, head: RequestHead, data: bytes, body: bytes, cut_head: bytes, length: int, begin: int) -> None:
+        """A request that came in one piece was read, and so was its head."""
+        framing, told, dialect = head.framing, head.told, head.route.dialect
+        if body != data[begin:] or framing.length != length or framing.expects_continue or not head.keep_alive:
+            return
+        if b"upgrade" in told or REQUEST_ID in told or dialect.signed(head):
+            return
+        try:
+            credentials = dialect.credentials(head, body)
+            lines = engine_lines(dialect.engine_headers(head.headers))
+        except (LoramuxError, Refusal):
+            return
+        if isinstance(credentials, str | None):
+            known = KnownHead(lines, credentials, sticky_of(head))
+            self.relay.heads.keep(cut_head, msgspec.structs.replace(head, known=known))
 
     def _rest_follows(self, length: int) -> None:
         """So many bytes have come, and no request is to begin, or the next one's first bytes have come too."""
@@ -204,7 +268,9 @@ class RelayProtocol(HttpToolsProtocol):
         http_10 = version == "1.0"
         keep_alive = not http_10 and parser.should_keep_alive()
         head = RequestHead(method, target, headers, first_of_each(headers), route, framing, http_10, keep_alive)
-        exchange = Exchange(head, self, self.relay.handle, self._max_body_bytes)
+        exchange = Exchange(head, self, self.relay.handle, self._max_body_bytes, keep_alive)
+        if framing.length is not None and framing.length > self._max_body_bytes:
+            exchange.refuse(body_too_large(self._max_body_bytes))
         before: Any = self.cycle
         cycle: Any = exchange
         self.cycle = cycle

@@ -6,13 +6,14 @@ vLLM, and only that one is sent on.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TypeVar
 
 import msgspec
 
 from loramux_adapters.errors import RequestInvalid
-from loramux_serving.relay.dialect import ModelName
-from loramux_serving.relay.dialects.openai_form import OpenAIForm
+from loramux_serving.relay.dialect import ModelName, shown
+from loramux_serving.relay.dialects.openai_form import OpenAIForm, form_of
 
 _T = TypeVar("_T")
 
@@ -25,6 +26,9 @@ ENDPOINTS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES)
 
 _WITH_USAGE_OPTION = frozenset({CHAT, COMPLETIONS})
 _TRUE = msgspec.Raw(b"true")
+
+_encode = msgspec.json.Encoder().encode
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _text = msgspec.json.Decoder(str)
@@ -45,16 +49,24 @@ class OpenAIRequest(msgspec.Struct, frozen=True):
 
     @property
     def injects_usage(self) -> bool:
-        """True where `rewrite` asks the engine for a usage frame that the caller did not ask for."""
+        """True where `body` asks the engine for a usage frame that the caller did not ask for."""
         return self.stream and not self.usage_asked and self.path in _WITH_USAGE_OPTION
 
     def body(self, engine_name: str) -> bytes:
-        return rewrite(self, engine_name)
+        """The body for the engine: `model` is its name there, and a stream asks for usage so that tokens can be
+        counted."""
+        fields = dict(self.fields)
+        if engine_name != self.model:
+            fields["model"] = _raw(engine_name)
+        if self.stream and self.injects_usage:
+            # `continuous_usage_stats` has no effect in vLLM without `include_usage`; it must not get one through ours.
+            options = {key: value for key, value in (self.options or {}).items() if key != "continuous_usage_stats"}
+            options["include_usage"] = _TRUE
+            fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
+        return _encode(fields)
 
     def form(self, engine_name: str) -> OpenAIForm:
-        model = self.model
-        name = model if isinstance(model, str) else model.name or model.endpoint
-        return OpenAIForm(engine_name, name, drop_usage=self.stream and self.injects_usage)
+        return form_of(engine_name, shown(self.model), self.stream and self.injects_usage)
 
 
 def decode(path: str, body: bytes, named: ModelName | None = None) -> OpenAIRequest:
@@ -62,9 +74,19 @@ def decode(path: str, body: bytes, named: ModelName | None = None) -> OpenAIRequ
     `RequestInvalid` with `details["param"]` where one parameter is at fault."""
     try:
         fields = _fields.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _NOT_JSON as error:
         raise RequestInvalid(f"The body must be a JSON object: {error}.") from error
-    model = _model(fields) if named is None else named
+    if named is None:
+        try:
+            model: ModelName = _text.decode(fields["model"])
+        except (KeyError, *_NOT_JSON):
+            model = ""
+        if not model:
+            raise _no_model(fields)
+    else:
+        model = named
+        if isinstance(named, str):
+            fields["model"] = msgspec.Raw(msgspec.json.encode(named))
     stream = "stream" in fields and bool(_value(_flag, fields, "stream", "a boolean"))
     if "stream_options" not in fields:
         return OpenAIRequest(path, model, stream, fields)
@@ -73,26 +95,19 @@ def decode(path: str, body: bytes, named: ModelName | None = None) -> OpenAIRequ
     return OpenAIRequest(path, model, stream, fields, options, asked)
 
 
-def rewrite(request: OpenAIRequest, engine_name: str) -> bytes:
-    """The body for the engine: `model` is its name there, and a stream asks for usage so that tokens can be counted."""
-    fields = dict(request.fields)
-    if engine_name != request.model:
-        fields["model"] = msgspec.Raw(msgspec.json.encode(engine_name))
-    if request.stream and request.injects_usage:
-        # `continuous_usage_stats` has no effect in vLLM without `include_usage`; it must not get one through ours.
-        options = {key: value for key, value in (request.options or {}).items() if key != "continuous_usage_stats"}
-        options["include_usage"] = _TRUE
-        fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
-    return msgspec.json.encode(fields)
+@lru_cache(maxsize=4096)
+def _raw(text: str) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(text))
 
 
-def _model(fields: Mapping[str, msgspec.Raw]) -> str:
+def _no_model(fields: Mapping[str, msgspec.Raw]) -> RequestInvalid:
     if "model" not in fields:
-        raise RequestInvalid("The parameter `model` is missing.", details={"param": "model"})
-    model = _value(_text, fields, "model", "a string")
-    if not model:
-        raise RequestInvalid("The parameter `model` must not be empty.", details={"param": "model"})
-    return model
+        return RequestInvalid("The parameter `model` is missing.", details={"param": "model"})
+    try:
+        _value(_text, fields, "model", "a string")
+    except RequestInvalid as error:
+        return error
+    return RequestInvalid("The parameter `model` must not be empty.", details={"param": "model"})
 
 
 def _value(decoder: msgspec.json.Decoder[_T], fields: Mapping[str, msgspec.Raw], name: str, kind: str) -> _T | None:
@@ -101,5 +116,5 @@ def _value(decoder: msgspec.json.Decoder[_T], fields: Mapping[str, msgspec.Raw],
         return None
     try:
         return decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _NOT_JSON as error:
         raise RequestInvalid(f"The parameter `{name}` must be {kind}.", details={"param": name}) from error

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from loramux_adapters.errors import EngineFailed, EngineUnavailable
 from loramux_serving.relay.eager import in_task
-from loramux_serving.relay.engine_connection import EngineConnection, Stage
+from loramux_serving.relay.engine_connection import AnswerHead, EngineConnection, Stage
+from loramux_serving.relay.known_heads import KnownHeads
 from loramux_serving.settings import RelaySettings
 
 
@@ -50,29 +51,44 @@ class EnginePool:
         self._free = settings.upstream_connections
         self._line: deque[asyncio.Future[None]] = deque()
         self._idle: deque[EngineConnection] = deque()
+        self._heads: KnownHeads[AnswerHead] = KnownHeads()
         self._sweeper: asyncio.TimerHandle | None = None
 
     @property
     def idle_count(self) -> int:
         return len(self._idle)
 
-    async def acquire(self, head: bytes, body: bytes) -> EngineConnection:
-        """Send a request; the connection, with the head of the answer. `give_back` must follow.
+    def send_now(self, head: bytes, body: bytes) -> EngineConnection | None:
+        """Send a request, where there is a connection to be had at once; `acquire` or `give_back` must follow."""
+        if self._free <= 0 or not self._idle:
+            return None
+        connection = self._take_idle()
+        if connection is not None:
+            self._free -= 1
+            connection.send(head, body, self._first_byte_s, self._idle_s)
+        return connection
+
+    async def acquire(self, head: bytes, body: bytes, sent: EngineConnection | None = None) -> EngineConnection:
+        """Send a request; the connection, with the head of the answer. `give_back` must follow. `sent`: what `send_now`
+        gave for the same request.
 
         Raises `EngineUnavailable` where the engine can not be reached, `EngineFailed`, `EngineTimeout`; then nothing
         is held. A request on a kept connection that closes before any byte of an answer is sent once more on a new
         one: the engine closed it while the request was on its way (RFC 9112, section 9.3.1).
         """
-        if self._free > 0:
-            self._free -= 1
-        else:
-            await self._place()
-        connection: EngineConnection | None = None
+        connection = sent
+        if connection is None:
+            if self._free > 0:
+                self._free -= 1
+            else:
+                await self._place()
         entered = False
         try:
-            connection = self._take_idle()
+            if connection is None:
+                connection = self._take_idle()
+                if connection is not None:
+                    connection.send(head, body, self._first_byte_s, self._idle_s)
             if connection is not None:
-                connection.send(head, body, first_byte_s=self._first_byte_s, idle_s=self._idle_s)
                 try:
                     await connection.reach(Stage.HEAD)
                     entered = True
@@ -81,7 +97,7 @@ class EnginePool:
                         raise
             if not entered:
                 connection = await self._connect()
-                connection.send(head, body, first_byte_s=self._first_byte_s, idle_s=self._idle_s)
+                connection.send(head, body, self._first_byte_s, self._idle_s)
                 await connection.reach(Stage.HEAD)
                 entered = True
         finally:
@@ -137,7 +153,7 @@ class EnginePool:
         try:
             async with asyncio.timeout(self._connect_s):
                 _, connection = await self._loop.create_connection(
-                    lambda: EngineConnection(self._lost), self._address, self._port, ssl=self._tls
+                    lambda: EngineConnection(self._lost, self._heads), self._address, self._port, ssl=self._tls
                 )
         except TimeoutError as error:
             raise EngineUnavailable(f"The engine could not be reached within {self._connect_s:g} s.") from error
@@ -151,7 +167,7 @@ class EnginePool:
             return None
         connection = self._idle.pop()
         age_s = self._loop.time() - connection.idle_since
-        if age_s < self._keep_alive_s and connection.alive:
+        if age_s < self._keep_alive_s and not connection.lost:
             return connection
         connection.abort()
         return None

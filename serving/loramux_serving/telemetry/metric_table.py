@@ -41,6 +41,10 @@ _TPOT_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2,
 _LOAD_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 """From a copy into a slot to a fetch from far away."""
 
+_TGI_S = tuple(0.0001 * 1.5**power for power in range(1, 36))
+"""TGI's own buckets."""
+_TGI_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
+
 REQUESTS = MetricSpec(
     "loramux_requests_total",
     "counter",
@@ -203,12 +207,43 @@ REPLICA_STATE = MetricSpec(
     "0 or 1",
     "1 for the state that a replica is in, 0 for those that it was in.",
 )
+REPLICAS_WANTED = MetricSpec("loramux_replicas_wanted", "gauge", (), "replicas", "Replicas that are meant to run.")
 REQUESTS_OUTSTANDING = MetricSpec(
     "loramux_requests_outstanding", "gauge", ("replica",), "requests", "Requests at a replica now."
 )
 REQUESTS_QUEUED = MetricSpec(
     "loramux_requests_queued", "gauge", ("adapter",), "requests", "Requests that wait for a place now."
 )
+TGI_COUNT = MetricSpec("tgi_request_count", "counter", (), "requests", "Inference requests that ended.")
+TGI_SUCCESS = MetricSpec("tgi_request_success", "counter", (), "requests", "Those that were answered whole.")
+TGI_FAILURE = MetricSpec(
+    "tgi_request_failure", "counter", ("err",), "requests", "Those that were not, by TGI's word for why."
+)
+TGI_DURATION = MetricSpec(
+    "tgi_request_duration", "histogram", (), "seconds", "Time from a request's end to its answer's.", _TGI_S
+)
+TGI_QUEUE_DURATION = MetricSpec(
+    "tgi_request_queue_duration", "histogram", (), "seconds", "Its time in the gateway's queue.", _TGI_S
+)
+TGI_INFERENCE_DURATION = MetricSpec(
+    "tgi_request_inference_duration", "histogram", (), "seconds", "Its time outside of the queue.", _TGI_S
+)
+TGI_TIME_PER_TOKEN = MetricSpec(
+    "tgi_request_mean_time_per_token_duration",
+    "histogram",
+    (),
+    "seconds",
+    "Its time outside of the queue, for each token of its answer.",
+    _TGI_S,
+)
+TGI_INPUT_LENGTH = MetricSpec(
+    "tgi_request_input_length", "histogram", (), "tokens", "Tokens of its prompt.", _TGI_TOKENS
+)
+TGI_GENERATED_TOKENS = MetricSpec(
+    "tgi_request_generated_tokens", "histogram", (), "tokens", "Tokens of its answer.", _TGI_TOKENS
+)
+TGI_QUEUE_SIZE = MetricSpec("tgi_queue_size", "gauge", (), "requests", "Requests that wait for a place now.")
+TGI_BATCH_SIZE = MetricSpec("tgi_batch_current_size", "gauge", (), "requests", "Requests at the engines now.")
 BUILD_INFO = MetricSpec("loramux_build_info", "gauge", ("version",), "1", "The gateway's version, as a label.")
 
 METRICS = (
@@ -237,7 +272,19 @@ METRICS = (
     ENGINE_RESTARTS,
     WORKER_RESTARTS,
     REPLICA_STATE,
+    REPLICAS_WANTED,
     REQUESTS_OUTSTANDING,
     REQUESTS_QUEUED,
+    TGI_COUNT,
+    TGI_SUCCESS,
+    TGI_FAILURE,
+    TGI_DURATION,
+    TGI_QUEUE_DURATION,
+    TGI_INFERENCE_DURATION,
+    TGI_TIME_PER_TOKEN,
+    TGI_INPUT_LENGTH,
+    TGI_GENERATED_TOKENS,
+    TGI_QUEUE_SIZE,
+    TGI_BATCH_SIZE,
     BUILD_INFO,
 )

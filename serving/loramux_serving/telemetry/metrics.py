@@ -13,6 +13,7 @@ from loramux_serving.relay.record import RequestRecord
 from loramux_serving.telemetry import metric_table as table
 from loramux_serving.telemetry.adapter_labels import OTHER, AdapterLabels
 from loramux_serving.telemetry.series import Count
+from loramux_serving.telemetry.tgi_series import TgiSeries
 from loramux_serving.telemetry.tier_gauges import TierGauges
 from loramux_serving.telemetry.version_series import VersionSeries
 
@@ -45,6 +46,7 @@ class Metrics:
         self._prompt_tokens = table.PROMPT_TOKENS.counter(registry)
         self._completion_tokens = table.COMPLETION_TOKENS.counter(registry)
         self._versions = VersionSeries(registry)
+        self._tgi = TgiSeries(registry)
         self._load = table.ADAPTER_LOAD.histogram(registry)
         self._evictions = table.ADAPTER_EVICTIONS.counter(registry)
         self._eviction_seconds = table.ADAPTER_EVICTION_SECONDS.histogram(registry)
@@ -53,6 +55,7 @@ class Metrics:
         self._restarts = table.ENGINE_RESTARTS.counter(registry)
         self._worker_restarts = table.WORKER_RESTARTS.counter(registry)
         self._replica_state = table.REPLICA_STATE.gauge(registry)
+        self._replicas_wanted = table.REPLICAS_WANTED.gauge(registry)
         self._outstanding = table.REQUESTS_OUTSTANDING.gauge(registry)
         self._queued = table.REQUESTS_QUEUED.gauge(registry)
         self._states: dict[str, set[str]] = {}
@@ -66,6 +69,7 @@ class Metrics:
             series = self._series[label] = _AdapterSeries(self, label)
         series.count(record)
         self._versions.count(record)
+        self._tgi.count(record)
         if record.error_code is not None:
             self._request_errors.labels(record.error_code if record.error_code in self._codes else OTHER).inc()
 
@@ -128,6 +132,7 @@ class Metrics:
         self._queued.clear()
         for label, number in sums.items():
             self._queued.labels(label).set(number)
+        self._tgi.queued(sum(sums.values()))
 
     def engine_restarted(self, replica: str) -> None:
         self._restarts.labels(replica).inc()
@@ -142,8 +147,12 @@ class Metrics:
         for other in seen:
             self._replica_state.labels(replica, other).set(1 if other == state else 0)
 
+    def replicas_wanted(self, number: int) -> None:
+        self._replicas_wanted.set(number)
+
     def outstanding(self, replica: str, requests: int) -> None:
         self._outstanding.labels(replica).set(requests)
+        self._tgi.outstanding(replica, requests)
 
     def before_scrape(self, refresh: Callable[[], None]) -> None:
         """Have `refresh` called at each scrape, to set gauges of what is cheaper to read than to follow."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric, UnknownMetricFamily
 from prometheus_client.registry import Collector
 
 _Child = TypeVar("_Child", "Count", "Distribution")
@@ -88,13 +88,16 @@ class _Family(Collector, Generic[_Child]):
 
 
 class Counts(_Family[Count]):
-    """A counter with labels. Its name ends with `_total`."""
+    """A counter with labels. Its name ends with `_total`; one that does not is told as of no kind, since the library
+    would name it so."""
 
     def __init__(self, spec: _Spec, registry: CollectorRegistry) -> None:
         super().__init__(spec, Count, registry)
 
     def collect(self) -> Iterator[Metric]:
-        family = CounterMetricFamily(self._spec.name.removesuffix("_total"), self._spec.help, labels=self._spec.labels)
+        plain, total, _ = self._spec.name.partition("_total")
+        make = CounterMetricFamily if total else UnknownMetricFamily
+        family = make(plain, self._spec.help, labels=self._spec.labels)
         for key, child in self._children.items():
             family.add_metric(key, child.value)
         yield family

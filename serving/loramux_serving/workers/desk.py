@@ -10,7 +10,7 @@ from structlog.contextvars import bind_contextvars
 
 from loramux_adapters.errors import EngineError, LoramuxError
 from loramux_serving.relay.eager import EagerTask
-from loramux_serving.relay.local_gate import LocalGate, LocalPassage
+from loramux_serving.relay.local_gate import LocalGate, LocalPassage, settled
 from loramux_serving.relay.ports import Recorder
 from loramux_serving.relay.signed_request import Credentials
 from loramux_serving.relay.story import Story
@@ -68,9 +68,7 @@ class Desk:
         """For the channel."""
         match message:
             case Enter():
-                story = Story(message.request_id, message.endpoint, perf_counter())
-                visit = self._visits[message.call] = _Visit(self, message.call, story)
-                visit.run(self._enter(visit, message), self._loop)
+                self._begin(message)
             case Leave():
                 self._leave(message)
             case Tell():
@@ -122,6 +120,22 @@ class Desk:
         assert self._channel is not None, "speaks_over comes first"
         self._channel.send(message)
 
+    def _begin(self, asked: Enter) -> None:
+        """A request that need not wait is answered here; any other gets a task."""
+        story = Story(asked.request_id, asked.endpoint, perf_counter())
+        visit = self._visits[asked.call] = _Visit(self, asked.call, story)
+        try:
+            passage = self._gate.enter_now(asked.credentials, asked.model, asked.sticky, story, visit.end_request)
+        except LoramuxError as error:
+            self._refuse(visit, error)
+            self.ended(visit)
+            return
+        if passage is not None and passage.settled:
+            visit.passage = passage
+            self._admit(visit, passage)
+        else:
+            visit.run(self._enter(visit, asked, passage), self._loop)
+
     async def _check(self, visit: "_Visit", credentials: Credentials) -> None:
         try:
             await self._gate.check(credentials, visit.story)
@@ -132,18 +146,22 @@ class Desk:
         else:
             self.say(Checked(visit.call, visit.story.key_id))
 
-    async def _enter(self, visit: "_Visit", asked: Enter) -> None:
+    async def _enter(self, visit: "_Visit", asked: Enter, begun: LocalPassage | None) -> None:
+        """`begun`: what was had at once, which is not settled."""
         bind_contextvars(request_id=asked.request_id)
+        gate, story = self._gate, visit.story
         try:
-            visit.passage = await self._gate.enter(
-                asked.credentials, asked.model, asked.sticky, visit.story, visit.end_request
-            )
+            if begun is None:
+                passage = await gate.enter(asked.credentials, asked.model, asked.sticky, story, visit.end_request)
+            else:
+                passage = await settled(begun)
+            visit.passage = passage
         except LoramuxError as error:
             self._refuse(visit, error)
         except Exception:
             self._fail(visit)
         else:
-            self._admit(visit, visit.passage)
+            self._admit(visit, passage)
 
     def _again(self, asked: Again) -> None:
         visit = self._visits[asked.call]

@@ -87,6 +87,16 @@ class RemoteGate:
         assert isinstance(answer, Entered)
         return RemotePassage(self, number, call, story, answer.url)
 
+    def enter_now(
+        self,
+        credentials: Credentials,
+        model: ModelName,
+        sticky: str | None,
+        story: Story,
+        end_request: Callable[[], object],
+    ) -> None:
+        """Nothing is known here."""
+
     def tell(self, story: Story) -> None:
         self.channel.send(Tell(story.record()))
 
@@ -125,7 +135,7 @@ class RemoteGate:
 class RemotePassage:
     """`relay.ports.Passage`, made by `RemoteGate.enter`."""
 
-    __slots__ = ("_call", "_gate", "_number", "_story", "url")
+    __slots__ = ("_call", "_gate", "_number", "_story", "settled", "url")
 
     def __init__(self, gate: RemoteGate, number: int, call: "_Call", story: Story, url: str) -> None:
         self._gate = gate
@@ -133,6 +143,10 @@ class RemotePassage:
         self._call = call
         self._story = story
         self.url = url
+        self.settled = True
+
+    async def settle(self) -> None:
+        """It is, always."""
 
     async def again(self, error: EngineError) -> None:
         call = self._call

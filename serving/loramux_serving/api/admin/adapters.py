@@ -160,7 +160,7 @@ async def _accept(
     response.headers["Location"] = f"/admin/v1/operations/{operation.id}"
     if not wait:
         return Accepted(operation=OperationView.of(operation))
-    ended = await _ended(services, operation)
+    ended = await outcome(services, operation)
     response.status_code = 201
     try:
         return (await Catalog.look(services)).describe(ended.adapter)
@@ -170,11 +170,11 @@ async def _accept(
 
 
 async def _leave(services: Services, operation: Operation, *, wait: bool) -> Accepted:
-    ended = await _ended(services, operation) if wait else operation
+    ended = await outcome(services, operation) if wait else operation
     return Accepted(operation=OperationView.of(ended))
 
 
-async def _ended(services: Services, operation: Operation) -> Operation:
+async def outcome(services: Services, operation: Operation) -> Operation:
     """Raises the error that the operation failed with."""
     ended = await services.lifecycle.wait(operation.id)
     if ended.state is OperationState.FAILED and ended.failure is not None:

@@ -2,14 +2,14 @@
 
 from fastapi import APIRouter
 
-from loramux_serving.api.admin.views import CreateKey, KeyView, NewKey
+from loramux_serving.api.admin.views import CreateKey, KeyView, NewAwsKey, NewKey
 from loramux_serving.api.dependencies import ServicesDep
 
 router = APIRouter(tags=["keys"])
 
 
 @router.post("/keys", status_code=201)
-async def create_key(services: ServicesDep, body: CreateKey) -> NewKey:
+async def create_key(services: ServicesDep, body: CreateKey) -> NewKey | NewAwsKey:
     """The secret is shown once."""
     key, secret = await services.key_desk.create(
         body.name,
@@ -17,7 +17,10 @@ async def create_key(services: ServicesDep, body: CreateKey) -> NewKey:
         adapters=tuple(body.adapters),
         requests_per_minute=body.requests_per_minute,
         tokens_per_minute=body.tokens_per_minute,
+        signing=body.aws,
     )
+    if key.access_key_id is not None:
+        return NewAwsKey(id=key.id, access_key_id=key.access_key_id, secret_access_key=secret)
     return NewKey(id=key.id, key=secret)
 
 

@@ -1,8 +1,8 @@
 """The fleet."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, status
 
-from loramux_serving.api.admin.views import ReplicaView
+from loramux_serving.api.admin.views import FleetView, ReplicaView, Scale
 from loramux_serving.api.dependencies import ServicesDep
 from loramux_serving.api.look import reports
 from loramux_serving.services import Services
@@ -11,8 +11,15 @@ router = APIRouter(tags=["replicas"])
 
 
 @router.get("/replicas")
-async def list_replicas(services: ServicesDep) -> dict[str, list[ReplicaView]]:
-    return {"replicas": _views(services)}
+async def list_replicas(services: ServicesDep) -> FleetView:
+    return _fleet(services)
+
+
+@router.put("/replicas", status_code=status.HTTP_202_ACCEPTED)
+async def scale(services: ServicesDep, body: Scale) -> FleetView:
+    """Starts and stops go on in the background."""
+    await services.copies.set(body.wanted)
+    return _fleet(services)
 
 
 @router.post("/replicas/{replica_id}/drain")
@@ -26,6 +33,11 @@ async def drain(services: ServicesDep, replica_id: str) -> ReplicaView:
 async def undrain(services: ServicesDep, replica_id: str) -> ReplicaView:
     services.fleet.undrain(replica_id)
     return _view(services, replica_id)
+
+
+def _fleet(services: Services) -> FleetView:
+    copies = services.copies
+    return FleetView(wanted=copies.wanted, ready=copies.ready, limit=copies.limit, replicas=_views(services))
 
 
 def _view(services: Services, replica_id: str) -> ReplicaView:

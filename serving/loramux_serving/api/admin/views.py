@@ -100,13 +100,14 @@ class SetAlias(_Heard):
 
 class CreateKey(_Heard):
     """`adapters` are shell-style patterns of names, the base's among them; empty: all. A limit of null takes the
-    gateway's default, 0 means no limit."""
+    gateway's default, 0 means no limit. `aws`: a key to sign requests with, for SageMaker's clients."""
 
     name: str = Field(min_length=1, max_length=128)
     role: Role = Field(Role.INFERENCE, strict=False)
     adapters: list[str] = []
     requests_per_minute: Limit | None = None
     tokens_per_minute: Limit | None = None
+    aws: bool = False
 
 
 class FailureView(BaseModel):
@@ -386,6 +387,8 @@ class KeyView(BaseModel):
     tokens_per_minute: int | None
     created_at: float
     revoked_at: float | None
+    access_key_id: str | None = None
+    """Of a key to sign with; null: the key is sent."""
 
     @classmethod
     def of(cls, key: ApiKey) -> "KeyView":
@@ -398,6 +401,7 @@ class KeyView(BaseModel):
             tokens_per_minute=key.tokens_per_minute,
             created_at=key.created_at,
             revoked_at=key.revoked_at,
+            access_key_id=key.access_key_id,
         )
 
 
@@ -406,6 +410,14 @@ class NewKey(BaseModel):
 
     id: str
     key: str
+
+
+class NewAwsKey(BaseModel):
+    """Likewise."""
+
+    id: str
+    access_key_id: str
+    secret_access_key: str
 
 
 class OccupancyView(BaseModel):
@@ -459,6 +471,21 @@ class WorkerView(BaseModel):
     since: float
     requests: int
     """Those that wait or run."""
+
+
+class Scale(_Heard):
+    """How many replicas are to run."""
+
+    wanted: Limit
+
+
+class FleetView(BaseModel):
+    """`wanted` replicas are meant to run, `ready` take requests, and at most `limit` can run."""
+
+    wanted: int
+    ready: int
+    limit: int
+    replicas: list["ReplicaView"]
 
 
 class ReplicaView(BaseModel):

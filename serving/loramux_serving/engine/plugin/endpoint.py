@@ -22,6 +22,7 @@ Errors are `{"error": {"message"}}`. Access is that of the server, which loramux
 
 import asyncio
 import logging
+import os
 from argparse import Namespace
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
@@ -29,6 +30,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel
 
+from loramux_serving.engine.plugin import prompt_limit
 from loramux_serving.engine.plugin.control import LoraControl, Rejected
 
 PREFIX = "/loramux/v1"
@@ -57,7 +59,10 @@ class LoramuxEndpointPlugin:
         app.include_router(_router)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
-        """Keep what the routes need, unless this vLLM lacks some of it."""
+        """Limit prompts where that is asked for, and keep what the routes need, unless this vLLM lacks some of it."""
+        limit = int(os.environ.get(prompt_limit.LIMIT, "0"))
+        if limit and not prompt_limit.limit_prompts(limit):
+            _logger.warning("loramux: prompts are not limited, since this vLLM checks their length in another way")
         models = getattr(state, "openai_serving_models", None)
         missing = [name for name in _CLIENT_NEEDS if not hasattr(engine_client, name)]
         missing += [name for name in _MODELS_NEEDS if not hasattr(models, name)]

@@ -5,7 +5,8 @@ import msgspec
 from loramux_adapters.errors import LoramuxError
 from loramux_serving.http_errors import error_headers, openai_body, openai_error, status_of
 from loramux_serving.relay.dialect import Asked, Words
-from loramux_serving.relay.headers import AUTHORIZATION
+from loramux_serving.relay.framing import Headers
+from loramux_serving.relay.headers import AUTHORIZATION, REQUEST_ID
 from loramux_serving.relay.refusal import Refusal
 from loramux_serving.relay.request import OpenAIRequest, decode
 
@@ -15,8 +16,13 @@ _JSON = (b"content-type", b"application/json")
 class OpenAIDialect:
     """`relay.dialect.Dialect`, for one path of OpenAI's interface."""
 
+    id_headers: tuple[bytes, ...] = (REQUEST_ID,)
+
     def __init__(self, path: str) -> None:
         self._path = path
+
+    def engine_headers(self, headers: Headers) -> Headers:
+        return headers
 
     def signed(self, asked: Asked) -> bool:
         return False

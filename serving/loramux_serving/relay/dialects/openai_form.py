@@ -5,7 +5,7 @@ from functools import lru_cache
 from loramux_adapters.errors import LoramuxError
 from loramux_serving.http_errors import openai_body
 from loramux_serving.relay.framing import Headers
-from loramux_serving.relay.headers import caller_headers
+from loramux_serving.relay.headers import caller_lines
 from loramux_serving.relay.renaming import IncrementalRenaming, Renaming
 from loramux_serving.relay.stream import FrameScanner
 
@@ -15,7 +15,7 @@ renaming = lru_cache(_KEPT_NAMES)(Renaming)
 
 
 class OpenAIForm:
-    """`relay.dialect.AnswerForm`."""
+    """`relay.dialect.AnswerForm`. Immutable."""
 
     __slots__ = ("_drop_usage", "_renaming")
 
@@ -24,8 +24,8 @@ class OpenAIForm:
         self._renaming = renaming(engine_name, caller_name)
         self._drop_usage = drop_usage
 
-    def headers(self, engine: Headers, own: bytes, *, streamed: bool) -> bytes:
-        return caller_headers(engine, own)
+    def headers(self, status: int, engine: Headers, own: bytes, *, streamed: bool) -> bytes:
+        return caller_lines(tuple(engine)) + own
 
     def stream(self) -> "OpenAIStream":
         return OpenAIStream(self._renaming, drop_usage=self._drop_usage)
@@ -35,6 +35,11 @@ class OpenAIForm:
 
     def pieces(self) -> IncrementalRenaming:
         return IncrementalRenaming(self._renaming)
+
+
+@lru_cache(_KEPT_NAMES)
+def form_of(engine_name: str, caller_name: str, drop_usage: bool) -> OpenAIForm:
+    return OpenAIForm(engine_name, caller_name, drop_usage=drop_usage)
 
 
 class OpenAIStream(FrameScanner):
