@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from loramux_serving.foreign_names import DEMANDS, MODEL_VARIABLES, PASSED_ON, UNUSED, VARIABLES, Unused, Variable
+from loramux_serving.foreign.names import DEMANDS, MODEL_VARIABLES, PASSED_ON, UNUSED, VARIABLES, Unused, Variable
 from loramux_serving.settings import Settings
 
 PAGE = Path(__file__).with_name("settings.md")

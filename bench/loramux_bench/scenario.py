@@ -371,7 +371,7 @@ def endpoint_url(target: Target, environment: Mapping[str, str] = os.environ) ->
         return target.url.rstrip("/")
     if environment.get("LORAMUX_URL"):
         return environment["LORAMUX_URL"].rstrip("/")
-    return f"http://127.0.0.1:{environment.get('LORAMUX_PORT') or 8080}"
+    return f"http://127.0.0.1:{environment.get('LORAMUX_PORT') or environment.get('PORT') or 8080}"
 
 
 def endpoint_key(target: Target, environment: Mapping[str, str] = os.environ, *, first: bool = True) -> str:

@@ -48,7 +48,7 @@ from loramux_serving.engine.host import Host, child, elsewhere
 from loramux_serving.engine.replica import EngineReplica
 from loramux_serving.engine.spec import LaunchPlan, plan_launch
 from loramux_serving.engine.supervisor import Patience, Supervisor
-from loramux_serving.foreign_settings import asked_settings, differences
+from loramux_serving.foreign.settings import asked_settings, differences
 from loramux_serving.gateway import Gateway
 from loramux_serving.home import Home
 from loramux_serving.relay.doors import DoorPlan, make_doors

@@ -23,8 +23,8 @@ from pydantic_settings import (
 
 from loramux_adapters.errors import SettingsInvalid
 from loramux_serving.engine.accelerators import count_accelerators
-from loramux_serving.foreign_settings import Asked, Asking, asked_settings, shown
-from loramux_serving.foreign_values import EVERY_ACCELERATOR
+from loramux_serving.foreign.settings import Asked, Asking, asked_settings, shown
+from loramux_serving.foreign.values import EVERY_ACCELERATOR
 from loramux_serving.settings import Settings, Value, require_possible, value_at
 
 Nested = dict[str, Any]

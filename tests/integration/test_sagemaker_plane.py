@@ -20,6 +20,7 @@ from loramux_adapters.errors import (
 )
 from loramux_adapters.model import Resource, ResourceKind, ResourceState
 from loramux_serving.relay.dialect import Component
+from loramux_serving.sagemaker.records import AdapterRecord, body_of
 from tests.fakes.sagemaker import ACCOUNT, IMAGE, REGION, ClientError, FakeCopies, Plane
 from tests.fixtures.sagemaker_model import service
 
@@ -262,7 +263,7 @@ async def test_a_base_starts_the_fleet_and_stops_it(tmp_path: Path) -> None:
         await plane.call("DeleteInferenceComponent", InferenceComponentName="base")
         await comes(lambda: plane.status("base"), None)
         assert plane.copies.wanted == 0
-        assert plane.domain.registry.snapshot.state.adapters == {}
+        assert set(plane.domain.registry.snapshot.state.adapters) == {"other"}, "what came by other ways stays"
         kept = {each.kind for each in plane.store.resources()}
         assert kept == {ResourceKind.MODEL, ResourceKind.ENDPOINT_CONFIG, ResourceKind.ENDPOINT}
 
@@ -786,7 +787,12 @@ async def test_a_deletion_goes_on_after_a_crash(tmp_path: Path, when: str) -> No
     await plane.base()
     base = plane.inventory.get(ResourceKind.COMPONENT, "base")
     assert base is not None
-    await plane.domain.add("tone", plane.domain.source("a"))
+    record = AdapterRecord(endpoint_name="end", variant_name="AllTraffic", made_here=True)
+    now = plane.domain.clock.now()
+    component = Resource(ResourceKind.COMPONENT, "tone", body_of(record), now, now, of_adapter=True)
+    _, _, operation = await plane.inventory.add_adapter(component, plane.domain.source("a"))
+    plane.domain.lifecycle.begin(operation)
+    await plane.domain.lifecycle.wait(operation.id)
     await plane.call("DeleteInferenceComponent", InferenceComponentName="base")
     assert await plane.status("base") == "Deleting"
     if when == "adapters gone":

@@ -13,6 +13,7 @@ import pytest
 from loramux_adapters.clock import SystemClock
 from loramux_adapters.errors import SettingsInvalid
 from loramux_adapters.events import EventLog
+from loramux_serving.relay.doors import DoorPlan
 from loramux_serving.settings import Settings
 from loramux_serving.workers.crew import Crew, WorkerStatus
 from loramux_serving.workers.port import SharedPort
@@ -54,7 +55,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     scene, clock, restarted = Scene(), SystemClock(), list[int]()
     events = EventLog(clock)
     settings = Settings(workers=COUNT, shutdown_timeout_s=0)
-    crew = Crew(settings, scene.books, scene.recorder, clock, events, restarted.append)
+    crew = Crew(settings, DoorPlan("base"), scene.books, scene.recorder, clock, events, restarted.append)
     with socket.socket() as claim:
         claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         claim.bind(("127.0.0.1", 0))

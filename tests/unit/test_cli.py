@@ -442,6 +442,8 @@ def test_a_key_that_can_not_be_read(run: Run, tmp_path: Path, monkeypatch: pytes
         ({"LORAMUX_HOST": "0.0.0.0"}, "http://127.0.0.1:8080"),
         ({"LORAMUX_HOST": "::"}, "http://[::1]:8080"),
         ({"LORAMUX_HOST": "gpu7", "LORAMUX_PORT": "80"}, "http://gpu7:80"),
+        ({"PORT": "9000"}, "http://127.0.0.1:9000"),
+        ({"PORT": "9000", "LORAMUX_PORT": "9001"}, "http://127.0.0.1:9001"),
     ],
 )
 def test_default_url(environment: dict[str, str], url: str) -> None:

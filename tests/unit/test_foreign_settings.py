@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loramux_adapters.errors import SettingsInvalid
-from loramux_serving.foreign_names import DEMANDS, PASSED_ON, UNUSED, VARIABLES, Variable
-from loramux_serving.foreign_settings import asked_settings, differences
-from loramux_serving.foreign_values import EVERY_ACCELERATOR
+from loramux_serving.foreign.names import DEMANDS, PASSED_ON, UNUSED, VARIABLES, Variable
+from loramux_serving.foreign.settings import asked_settings, differences
+from loramux_serving.foreign.values import EVERY_ACCELERATOR
 from loramux_serving.settings import EngineSettings, Settings, value_at
 from loramux_serving.settings_sources import load
 

@@ -118,7 +118,14 @@ class Both:
         admission.gate.set()
         fleet = FakeFleet([FakeReplica("r0", "http://one:1")])
         return LocalGate(
-            self.keyring, self.registry, admission, fleet, FakeLeases(), FakeRecorder(), retries=0, grants=grants
+            self.keyring,
+            cast(Any, self.registry),
+            admission,
+            fleet,
+            FakeLeases(),
+            FakeRecorder(),
+            retries=0,
+            grants=grants,
         )
 
     async def ask(self, gate: LocalGate, secret: str, model: str) -> tuple[str | None, Target | None, str | None]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loramux_adapters.errors import SettingsInvalid
-from loramux_serving.foreign_names import DEMANDS, UNUSED, VARIABLES
+from loramux_serving.foreign.names import DEMANDS, UNUSED, VARIABLES
 from loramux_serving.settings_sources import Loaded, load
 
 

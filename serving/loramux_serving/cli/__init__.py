@@ -41,7 +41,7 @@ def connect(
         str,
         typer.Option(
             envvar="LORAMUX_URL",
-            help="The gateway's address. Default: LORAMUX_HOST and LORAMUX_PORT, else http://127.0.0.1:8080.",
+            help="The gateway's address. Default: LORAMUX_HOST and LORAMUX_PORT (or PORT), else http://127.0.0.1:8080.",
             show_default=False,
         ),
     ] = "",

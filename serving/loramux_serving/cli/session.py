@@ -50,7 +50,8 @@ def default_url(environment: Mapping[str, str]) -> str:
     """Where a gateway with this environment listens, as seen from its own machine."""
     host = environment.get("LORAMUX_HOST") or "127.0.0.1"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  not bound here
-    return f"http://{f'[{host}]' if ':' in host else host}:{environment.get('LORAMUX_PORT') or 8080}"
+    port = environment.get("LORAMUX_PORT") or environment.get("PORT") or 8080  # PORT is TGI's, which `serve` heeds
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def admin_key(environment: Mapping[str, str]) -> str | None:

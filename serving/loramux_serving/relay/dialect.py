@@ -148,7 +148,8 @@ class Dialect(Protocol):
         ...
 
     def credentials(self, asked: Asked, body: bytes) -> Credentials:
-        """Raises `Unauthenticated` for a signature that can not be read."""
+        """Raises `Unauthenticated` for a signature that can not be read. Without one they follow from the head,
+        whatever its Content-Length."""
         ...
 
     def decode(self, asked: Asked, body: bytes) -> InferenceRequest:

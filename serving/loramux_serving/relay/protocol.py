@@ -48,7 +48,7 @@ def relay_protocol(relay: Relay) -> type[asyncio.Protocol]:
 class RelayProtocol(HttpToolsProtocol):
     """One connection of a caller. Use `relay_protocol`."""
 
-    # uvicorn's own attributes are in the instance's dictionary, which with these too would be too large to be a fast one.
+    # uvicorn's own attributes are in the instance's dictionary; with these it would be too large to be a fast one.
     __slots__ = (
         "_ahead_bytes",
         "_arriving",

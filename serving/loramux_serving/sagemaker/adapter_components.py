@@ -57,7 +57,10 @@ class AdapterComponents:
             raise no_copies(place, name)
         source = _source(specification)
         kept = AdapterRecord(
-            endpoint_name=record.endpoint_name, variant_name=record.variant_name, specification=specification
+            endpoint_name=record.endpoint_name,
+            variant_name=record.variant_name,
+            specification=specification,
+            made_here=True,
         )
         now, tags = self._clock.now(), tags_of(asked.tags)
         beside = Resource(_KIND, name, body_of(kept), now, now, tags=tags, of_adapter=True)
@@ -89,6 +92,7 @@ class AdapterComponents:
             variant_name=before.variant_name,
             specification=specification,
             last_deployment_config=deployment or before.last_deployment_config,
+            made_here=before.made_here,
         )
         _, operation = await self._registry.update(resource.name, source, promote=True)
         self._lifecycle.begin(operation)

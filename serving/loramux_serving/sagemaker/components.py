@@ -115,7 +115,7 @@ class Components:
         return shapes.UpdateInferenceComponentRuntimeConfigOutput(inference_component_arn=arn)
 
     async def delete(self, place: Place, asked: shapes.DeleteInferenceComponentInput) -> None:
-        """The base takes its adapters along. Again while it is under way: no effect."""
+        """The base takes along the adapters that came as its components. Again while it is under way: no effect."""
         resource, _ = self._get(place, asked.inference_component_name)
         if not resource.of_adapter:
             if resource.state is not ResourceState.DELETING:

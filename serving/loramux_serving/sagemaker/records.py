@@ -77,12 +77,14 @@ class BaseRecord(Shape, frozen=True):
 
 
 class AdapterRecord(Shape, frozen=True):
-    """What an adapter component has beyond the adapter."""
+    """What an adapter component has beyond the adapter. `made_here`: the adapter came as a component, and goes with its
+    base; others are components for as long as there is a base."""
 
     endpoint_name: str
     variant_name: str
     specification: InferenceComponentSpecification | None = None
     last_deployment_config: InferenceComponentDeploymentConfig | None = None
+    made_here: bool = False
 
 
 _Record = TypeVar("_Record", bound=Shape)

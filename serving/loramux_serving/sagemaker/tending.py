@@ -13,7 +13,7 @@ from loramux_adapters.registry import Registry
 from loramux_adapters.wakeup import Wakeup
 from loramux_serving.sagemaker.fleet_desk import FleetDesk, fleet_of, with_fleet
 from loramux_serving.sagemaker.inventory import Inventory
-from loramux_serving.sagemaker.records import Fleet
+from loramux_serving.sagemaker.records import AdapterRecord, Fleet, record_of
 
 _log = structlog.get_logger(__name__)
 
@@ -101,10 +101,14 @@ class Tending:
         _log.info("sagemaker.deleted", kind=resource.kind, name=resource.name)
 
     async def _remove_adapters(self, since: float) -> None:
-        """Those that hang on the base; not those that came later, by the admin interface."""
+        """Those that came as components of the base."""
         while True:
-            adapters = self._registry.snapshot.state.adapters.values()
-            leaving = [adapter.name for adapter in adapters if adapter.created_at <= since]
+            components = self._inventory.of(ResourceKind.COMPONENT)
+            leaving = [
+                each.name
+                for each in components
+                if each.of_adapter and each.created_at <= since and record_of(each, AdapterRecord).made_here
+            ]
             if not leaving:
                 return
             failed = [name for name in leaving if not await self._remove_adapter(name)]

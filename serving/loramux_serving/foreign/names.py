@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from loramux_serving import foreign_values as values
+from loramux_serving.foreign import values
 from loramux_serving.settings import Value
 
 Family = Literal["LMI", "TGI", "LMI, TGI"]

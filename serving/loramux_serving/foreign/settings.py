@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from loramux_adapters.errors import SettingsInvalid
-from loramux_serving.foreign_names import DEMANDS, MODEL_VARIABLES, UNUSED, VARIABLES, Demand, Variable
-from loramux_serving.foreign_values import EVERY_ACCELERATOR
+from loramux_serving.foreign.names import DEMANDS, MODEL_VARIABLES, UNUSED, VARIABLES, Demand, Variable
+from loramux_serving.foreign.values import EVERY_ACCELERATOR
 from loramux_serving.settings import Settings, Value, require_possible, value_at
 
 _OPTION = "OPTION_"
