@@ -14,11 +14,11 @@ from tests.fakes.relay_services import KEY, Gateway, gateway, until
 
 
 @asynccontextmanager
-async def scene(engines: int = 1, **settings: float) -> AsyncIterator[tuple[list[EngineServer], Gateway, RawCaller]]:
+async def scene(engines: int = 1) -> AsyncIterator[tuple[list[EngineServer], Gateway, RawCaller]]:
     """The caller was answered once, by the first engine."""
     async with AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(engine_server()) for _ in range(engines)]
-        gate = await stack.enter_async_context(gateway(*[each.url for each in servers], at_once=True, **settings))
+        gate = await stack.enter_async_context(gateway(*[each.url for each in servers], at_once=True))
         caller = await stack.enter_async_context(raw_caller(gate.port))
         caller.send(post(ask()))
         assert (await caller.answer()).status == 200
@@ -54,7 +54,7 @@ async def test_the_server_ends_those_that_wait() -> None:
         caller.send(post(ask()))
         await until(lambda: bool(engine.requests))
         for task in list(gate.server.server_state.tasks):
-            task.cancel(msg="time is up")  # type: ignore[call-arg]  # as uvicorn does
+            task.cancel(msg="time is up")  # as uvicorn does
         assert await caller.closed() == b""
         await asyncio.wait_for(engine.disconnected.wait(), 5)
         await until(gate.idle)

@@ -20,8 +20,9 @@ from loramux_serving.engine.plugin import worker
 from loramux_serving.engine.plugin.staging import Refused, Staged, Stager, Unable, merge
 
 _PINNED_AGAIN_S = 0.005
-_STEPPED_AGAIN_S = 0.005
-"""How soon another step may have run."""
+_LEAST_PAUSE_S, _MOST_PAUSE_S = 0.002, 0.02
+"""Between two parts of a fill. What is asked while a step runs is done right after it; what is asked before the step has
+begun only delays it."""
 
 _logger = logging.getLogger("vllm.plugins.loramux")
 
@@ -64,6 +65,8 @@ class LoraControl:
         self._stager: Stager | None = None
         self._filling = asyncio.Lock()
         """One slot is filled at a time: two would only make each other slower."""
+        self._looking = asyncio.Lock()
+        self._next_look: asyncio.Task[list[Any]] | None = None
 
     async def open(self) -> None:
         """Ask the workers whether adapters can be staged, and start the stager if so."""
@@ -118,12 +121,12 @@ class LoraControl:
                 ],
                 "filling": held["filling"],
             }
-            for held in await self._ask("holdings")
+            for held in await self._holdings()
         ]
 
     async def adapters(self) -> list[Held]:
         """As the first worker says: all of them do the same."""
-        held = (await self._ask("holdings"))[0]
+        held = (await self._holdings())[0]
         host = {one: (order, size, pinned) for order, (one, size, pinned) in enumerate(held["host"])}
         slots = {one: (order, pinned) for order, (one, _, pinned) in enumerate(held["slots"])}
         return [self._held(request, host, slots) for request in list(self._models.lora_requests.values())]
@@ -211,7 +214,9 @@ class LoraControl:
     async def _fill(self, lora_id: int, keep: list[int]) -> bool:
         if self._stager is None:
             return False
+        loop = asyncio.get_running_loop()
         async with self._filling:
+            told_at = loop.time()
             while True:
                 told = set(await self._ask("fill", lora_id, keep))
                 if told == {"active"}:
@@ -220,8 +225,9 @@ class LoraControl:
                     return False
                 if "gone" in told:
                     raise Rejected(404, "The engine has dropped its weights.")
-                if "spent" in told:
-                    await asyncio.sleep(_STEPPED_AGAIN_S)
+                now = loop.time()
+                pause_s, told_at = min(max((now - told_at) / 4, _LEAST_PAUSE_S), _MOST_PAUSE_S), now
+                await asyncio.sleep(pause_s)
 
     async def deactivate(self, name: str) -> bool:
         return all(await self._ask("deactivate", self._id(name)))
@@ -254,6 +260,18 @@ class LoraControl:
                 del self._leaving[name]
 
     # --- the workers ---
+
+    async def _holdings(self) -> list[Any]:
+        """What each worker holds, after this was called. Who asks while somebody else's look has not begun shares it:
+        each one keeps the next step waiting a little."""
+        if self._next_look is None:
+            self._next_look = asyncio.create_task(self._look())
+        return await asyncio.shield(self._next_look)
+
+    async def _look(self) -> list[Any]:
+        async with self._looking:
+            self._next_look = None
+            return await self._ask("holdings")
 
     async def _ask(self, method: str, *args: Any) -> list[Any]:
         """One answer of each worker."""

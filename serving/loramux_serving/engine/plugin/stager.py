@@ -20,6 +20,7 @@ import json
 import os
 import pickle
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
@@ -27,6 +28,9 @@ from typing import Any, TextIO
 
 _NICENESS = 10
 """By default. On a machine whose cores are all busy with the engine, it gets a tenth of one."""
+
+_MOST_REST_S = 1.0
+"""Between two loads."""
 
 _UNABLE = (AttributeError, TypeError, NotImplementedError, ImportError, MemoryError)
 """Of errors while loading, those that tell of this code and of the machine. A file that is not there is the
@@ -125,6 +129,13 @@ class _Desk:
             self._pool.submit(self._run, order["job"], order["path"])
 
     def _run(self, job: int, path: str) -> None:
+        """A load that had to wait for a processor took it from others before that, in whose steps all streams wait: the
+        next one stands back for as long. With a low priority alone it would take what it gets."""
+        waited_s = _waited_s()
+        self._load(job, path)
+        time.sleep(min(_waited_s() - waited_s, _MOST_REST_S))
+
+    def _load(self, job: int, path: str) -> None:
         try:
             fd, size = self._loader.load(path)
         except FileNotFoundError as error:
@@ -142,6 +153,15 @@ class _Desk:
     def say(self, answer: dict[str, Any]) -> None:
         with self._turn:
             print(json.dumps(answer), file=self._out, flush=True)
+
+
+def _waited_s() -> float:
+    """How long this thread has been ready to run, and another one did; 0 where the kernel does not tell."""
+    try:
+        with open("/proc/thread-self/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
 
 
 def main() -> None:
