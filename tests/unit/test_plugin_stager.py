@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def test_the_next_load_stands_back_for_as_long_as_this_one_waited(
     rests: list[float] = []
     waited = iter([1.0, 1.25, 2.0, 2.0, 3.0, 9.0])
     monkeypatch.setattr(stager, "_waited_s", lambda: next(waited))
-    monkeypatch.setattr(stager.time, "sleep", rests.append)
+    monkeypatch.setattr(time, "sleep", rests.append)
     made, out = desk(Told(None, ValueError("bad"), OSError("gone")))
     for job in range(3):
         made._run(job, str(tmp_path))

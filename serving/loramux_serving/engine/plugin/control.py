@@ -21,7 +21,7 @@ from loramux_serving.engine.plugin.staging import Refused, Staged, Stager, Unabl
 
 _PINNED_AGAIN_S = 0.005
 _LEAST_PAUSE_S, _MOST_PAUSE_S = 0.002, 0.02
-"""Between two parts of a fill. What is asked while a step runs is done right after it; what is asked before the step has
+"""Between two parts of a fill. What is asked while a step runs is done right after it; what is asked before it has
 begun only delays it."""
 
 _logger = logging.getLogger("vllm.plugins.loramux")
