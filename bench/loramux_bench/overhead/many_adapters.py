@@ -79,12 +79,15 @@ def _row(side: str, found: Rounds[Shot]) -> Row:
 
 
 def goals(found: Rounds[Shot], adapters: int) -> list[Goal]:
-    """Pure."""
-    ratio = rounds.ratio(found, ALL, ONE, rps_of)
-    text = f"requests a second with {adapters} adapters, all asked for, ≥ {WITHIN:g}× those with one"
-    if ratio is None:
-        return [Goal(text, "not measured", None)]
-    return [Goal(text, f"{ratio}×", ratio.value >= WITHIN)]
+    """Pure. Each adapter in turn is the hardest that can be asked: no two requests of 16 have anything in common."""
+    told = []
+    for side, asked in ((FEW, "one asked for"), (ALL, "each in turn asked for")):
+        ratio = rounds.ratio(found, side, ONE, rps_of)
+        text = f"requests a second with {adapters} adapters registered, {asked}, ≥ {WITHIN:g}× those with one"
+        told.append(
+            Goal(text, "not measured", None) if ratio is None else Goal(text, f"{ratio}×", ratio.value >= WITHIN)
+        )
+    return told
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:

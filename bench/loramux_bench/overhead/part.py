@@ -54,12 +54,12 @@ class Outcome:
     """Sentences below the tables: what was left out, when the mock or the generator was the limit."""
 
 
-def at_least(what: str, found: Rounds[T], figure: Figure[T], times: float) -> Goal:
-    """loramux's is so many times that of `AGAINST`, in the same rounds."""
-    text = f"{what} ≥ {f'{times:g}× ' if times != 1 else ''}{AGAINST}'s"
-    ratio = rounds.ratio(found, LORAMUX, AGAINST, figure)
+def at_least(what: str, found: Rounds[T], figure: Figure[T], times: float, against: str = AGAINST) -> Goal:
+    """loramux's is so many times that of `against`, in the same rounds."""
+    text = f"{what} ≥ {f'{times:g}× ' if times != 1 else ''}{against}'s"
+    ratio = rounds.ratio(found, LORAMUX, against, figure)
     if ratio is None:
-        return Goal(text, f"{LORAMUX} and {AGAINST} were not both measured", None)
+        return Goal(text, f"{LORAMUX} and {against} were not both measured", None)
     return Goal(text, f"{ratio}×", ratio.value >= times)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from loramux_bench.overhead.side import Peer
@@ -28,12 +29,14 @@ class Start:
         return [str(environment / "bin" / program), *arguments]
 
 
-def _vllm_router(engine_url: str, port: int, metrics_port: int, model: str) -> Start:
+def _vllm_router(engine_url: str, port: int, metrics_port: int, model: str, policy: str = "round_robin") -> Start:
+    """`policy` empty: its own default."""
     return Start(
         "vllm-router",
         (
             *("vllm-router", "--host", "127.0.0.1", "--port", str(port), "--worker-urls", *engine_url.split(",")),
-            *("--policy", "round_robin", "--prometheus-host", "127.0.0.1", "--prometheus-port", str(metrics_port)),
+            *(("--policy", policy) if policy else ()),
+            *("--prometheus-host", "127.0.0.1", "--prometheus-port", str(metrics_port)),
             *("--worker-startup-check-interval", "1"),
         ),
         "/health",
@@ -78,6 +81,7 @@ def _litellm(engine_url: str, port: int, metrics_port: int, model: str) -> Start
 
 STARTS: dict[Peer, Callable[[str, int, int, str], Start]] = {
     "vllm-router": _vllm_router,
+    "vllm-router-default": partial(_vllm_router, policy=""),
     "sglang-router": _sglang_router,
     "litellm": _litellm,
 }

@@ -7,7 +7,8 @@ from typing import Literal, get_args
 DIRECT = "direct"
 LORAMUX = "loramux"
 
-Peer = Literal["vllm-router", "sglang-router", "litellm"]
+Peer = Literal["vllm-router", "vllm-router-default", "sglang-router", "litellm"]
+"""`vllm-router` has its leanest policy; `vllm-router-default` the one that it has when none is given."""
 
 PEERS: tuple[Peer, ...] = get_args(Peer)
 SIDES = (DIRECT, LORAMUX, *PEERS)
