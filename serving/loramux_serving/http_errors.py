@@ -97,6 +97,11 @@ def retry_after(error: LoramuxError) -> str | None:
     return "1" if error.retryable and status_of(error) in (429, 503) else None
 
 
+def error_lines(error: LoramuxError) -> list[tuple[bytes, bytes]]:
+    """`error_headers`, as the wire has them."""
+    return [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
+
+
 def error_headers(error: LoramuxError) -> dict[str, str]:
     """Headers that belong to the error's answer: `Retry-After`, `WWW-Authenticate`."""
     headers: dict[str, str] = {}

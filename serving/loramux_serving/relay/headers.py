@@ -93,7 +93,17 @@ def caller_lines(engine: tuple[tuple[bytes, bytes], ...]) -> bytes:
 
 def as_json(headers: Headers) -> Headers:
     """For a body that the gateway wrote: it is JSON, whatever the caller called its own."""
-    return [(b"content-type", b"application/json"), *[header for header in headers if header[0] != b"content-type"]]
+    return [(b"content-type", b"application/json"), *untyped(headers)]
+
+
+def headers_as(content_type: bytes, engine: Headers, own: bytes) -> bytes:
+    """As `caller_headers`, with another type of content than the engine's."""
+    return caller_headers(untyped(engine), b"content-type: %b\r\n%b" % (content_type, own))
+
+
+def untyped(headers: Headers) -> Headers:
+    """Those that do not say which type of content comes."""
+    return [header for header in headers if header[0] != b"content-type"]
 
 
 def joined(headers: Headers) -> bytes:

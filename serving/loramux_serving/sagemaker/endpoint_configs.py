@@ -8,7 +8,7 @@ from loramux_serving.sagemaker.inventory import Inventory
 from loramux_serving.sagemaker.listing import Row, page
 from loramux_serving.sagemaker.models import Models
 from loramux_serving.sagemaker.records import EndpointConfigRecord, body_of, record_of
-from loramux_serving.sagemaker.replies import not_found, taken, unsupported
+from loramux_serving.sagemaker.replies import taken, unsupported
 from loramux_serving.sagemaker.shapes import endpoint_configs as shapes
 from loramux_serving.sagemaker.tags import tags_of
 
@@ -71,9 +71,7 @@ class EndpointConfigs:
 
     def get(self, place: Place, name: str) -> tuple[Resource, EndpointConfigRecord]:
         """Raises `ResourceNotFound`."""
-        resource = self._inventory.get(_KIND, name)
-        if resource is None:
-            raise not_found(place, _KIND, name)
+        resource = self._inventory.require(place, _KIND, name)
         return resource, record_of(resource, EndpointConfigRecord)
 
     def _check_variants(self, place: Place, variants: list[shapes.ProductionVariant]) -> None:

@@ -12,7 +12,7 @@ from loramux_serving.sagemaker.inventory import Inventory
 from loramux_serving.sagemaker.listing import Row, page
 from loramux_serving.sagemaker.models import Models, environment_of
 from loramux_serving.sagemaker.records import BaseRecord, EndpointRecord, Fleet, body_of, record_of
-from loramux_serving.sagemaker.replies import not_found, taken
+from loramux_serving.sagemaker.replies import taken
 from loramux_serving.sagemaker.shapes import endpoints as shapes
 from loramux_serving.sagemaker.shapes.basics import DeployedImage
 from loramux_serving.sagemaker.shapes.endpoint_configs import ProductionVariant
@@ -116,9 +116,7 @@ class Endpoints:
 
     def get(self, place: Place, name: str) -> tuple[Resource, EndpointRecord]:
         """Raises `ResourceNotFound`."""
-        resource = self._inventory.get(_KIND, name)
-        if resource is None:
-            raise not_found(place, _KIND, name)
+        resource = self._inventory.require(place, _KIND, name)
         return resource, record_of(resource, EndpointRecord)
 
     def status(self, resource: Resource, fleet: Fleet | None) -> tuple[Status, str | None]:

@@ -11,6 +11,8 @@ from loramux_adapters.model import Adapter, Operation, Resource, ResourceKind, V
 from loramux_adapters.ports import ResourceStore
 from loramux_adapters.registry import Registry
 from loramux_adapters.snapshot import Snapshot
+from loramux_serving.sagemaker.arns import Place
+from loramux_serving.sagemaker.replies import not_found
 
 _P = ParamSpec("_P")
 _Key = tuple[ResourceKind, str]
@@ -45,6 +47,13 @@ class Inventory:
 
     def get(self, kind: ResourceKind, name: str) -> Resource | None:
         return self._resources.get((kind, name))
+
+    def require(self, place: Place, kind: ResourceKind, name: str) -> Resource:
+        """Raises `ResourceNotFound`."""
+        resource = self.get(kind, name)
+        if resource is None:
+            raise not_found(place, kind, name)
+        return resource
 
     def of(self, kind: ResourceKind) -> list[Resource]:
         """Oldest first."""

@@ -5,35 +5,16 @@ A page's token says where it ended, so what comes or goes meanwhile does not dis
 
 import base64
 import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
 from loramux_adapters.errors import RequestInvalid
+from loramux_serving.sagemaker.shapes.basics import ListInput
 
 _PAGE = 10
 """The service's own."""
-
-
-class Query(Protocol):
-    """What every list can be asked."""
-
-    @property
-    def sort_by(self) -> str | None: ...
-    @property
-    def sort_order(self) -> str | None: ...
-    @property
-    def next_token(self) -> str | None: ...
-    @property
-    def max_results(self) -> int | None: ...
-    @property
-    def name_contains(self) -> str | None: ...
-    @property
-    def creation_time_before(self) -> float | None: ...
-    @property
-    def creation_time_after(self) -> float | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +29,7 @@ class Row:
     variant: str = ""
 
 
-def page(rows: Iterable[Row], query: Query) -> tuple[list[Row], str | None]:
+def page(rows: Iterable[Row], query: ListInput) -> tuple[list[Row], str | None]:
     """The page, and the token of the next one; None on the last. The newest come first where nothing else is asked.
     Raises `RequestInvalid` for a token that is none."""
     by = query.sort_by or "CreationTime"
@@ -62,7 +43,7 @@ def page(rows: Iterable[Row], query: Query) -> tuple[list[Row], str | None]:
     return rest, _token(_key(rest[-1], by), by) if len(ordered) > limit else None
 
 
-def _wanted(row: Row, query: Query) -> bool:
+def _wanted(row: Row, query: ListInput) -> bool:
     def asked(name: str) -> str | float | None:
         found: str | float | None = getattr(query, name, None)
         return found
@@ -106,7 +87,3 @@ def _read(token: str, by: str) -> _Key:
     if told[0] != by or isinstance(told[1], str) is (by == "CreationTime"):
         raise RequestInvalid("Invalid pagination token: it is of a list in another order.")
     return told[1], told[2]
-
-
-def names(rows: Sequence[Row]) -> list[str]:
-    return [row.name for row in rows]

@@ -9,7 +9,7 @@ from loramux_serving.sagemaker.arns import Place
 from loramux_serving.sagemaker.inventory import Inventory
 from loramux_serving.sagemaker.listing import Row, page
 from loramux_serving.sagemaker.records import ModelRecord, body_of, record_of
-from loramux_serving.sagemaker.replies import not_found, taken, unsupported
+from loramux_serving.sagemaker.replies import taken, unsupported
 from loramux_serving.sagemaker.shapes import models as shapes
 from loramux_serving.sagemaker.tags import tags_of
 
@@ -72,9 +72,7 @@ class Models:
 
     def get(self, place: Place, name: str) -> tuple[Resource, ModelRecord]:
         """Raises `ResourceNotFound`."""
-        resource = self._inventory.get(_KIND, name)
-        if resource is None:
-            raise not_found(place, _KIND, name)
+        resource = self._inventory.require(place, _KIND, name)
         return resource, record_of(resource, ModelRecord)
 
 

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from loramux_adapters.errors import OperationInterrupted
-from loramux_serving.http_errors import admin_body, error_headers, openai_dict, status_of
+from loramux_serving.http_errors import admin_body, error_lines, openai_dict, status_of
 from loramux_serving.relay.headers import HOP_BY_HOP, joined, named_in
 
 Scope = MutableMapping[str, Any]
@@ -168,6 +168,6 @@ async def _answer_unavailable(scope: Scope, send: Send, reason: str) -> None:
     error = OperationInterrupted("The gateway's control process does not answer: it is stopping.", retry_after_s=1.0)
     body = msgspec.json.encode(admin_body(error) if scope["path"].startswith(_ADMIN) else openai_dict(error))
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    headers += [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
+    headers += error_lines(error)
     await send({"type": "http.response.start", "status": status_of(error), "headers": headers})
     await send({"type": "http.response.body", "body": body})

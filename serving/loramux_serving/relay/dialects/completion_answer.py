@@ -57,6 +57,10 @@ class EngineFault(msgspec.Struct, frozen=True):
     message: str
     param: str | None = None
 
+    def told(self, engine_name: str, caller_name: str) -> str:
+        """The message, with the caller's name of the model in place of the engine's."""
+        return self.message.replace(engine_name, caller_name)
+
 
 class _Logprobs(msgspec.Struct):
     tokens: list[str] = []

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from loramux_adapters.errors import LoramuxError, ModelNotFound, RequestInvalid
-from loramux_serving.http_errors import error_headers, status_of
+from loramux_serving.http_errors import error_lines, status_of
 from loramux_serving.relay.dialect import Asked, InferenceRequest, Words
 from loramux_serving.relay.dialects.lmi_form import JSON, LmiError
 from loramux_serving.relay.dialects.lmi_request import Body
@@ -57,7 +57,7 @@ class InvocationsDialect:
         status, body = lmi_error(error)
         headers: list[tuple[bytes, bytes]] = [(b"content-type", JSON)]
         if isinstance(error, LoramuxError):
-            headers += [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
+            headers += error_lines(error)
         return Words(status, headers, body)
 
 

@@ -17,12 +17,11 @@ from loramux_serving.relay.dialects.completion_answer import (
     read_answer,
     read_fault,
 )
+from loramux_serving.relay.dialects.completion_form import TokenStream
 from loramux_serving.relay.dialects.completion_tokens import Token
 from loramux_serving.relay.dialects.one_line import one_line
-from loramux_serving.relay.dialects.openai_form import renaming
 from loramux_serving.relay.framing import Headers
-from loramux_serving.relay.headers import caller_headers
-from loramux_serving.relay.token_usage import Usage
+from loramux_serving.relay.headers import headers_as
 
 JSON = b"application/json"
 JSON_LINES = b"application/jsonlines"
@@ -123,39 +122,27 @@ class LmiForm:
         return None
 
 
-class LmiStream:
-    """`relay.dialect.StreamForm`."""
+class LmiStream(TokenStream):
+    """Lines."""
 
     def __init__(self, shape: Shape, engine_name: str, caller_name: str) -> None:
+        super().__init__(CompletionStream(lagging=shape.lagging))
         self._shape = shape
         self._engine_name = engine_name
         self._caller_name = caller_name
-        self._reader = CompletionStream(lagging=shape.lagging)
         self._texts = [shape.prompts[0]] if shape.full_text else []
         self._count = 0
-        self._ended = False
-        self.tokens_seen = False
-        self.failed = False
 
-    @property
-    def usage(self) -> Usage | None:
-        return self._reader.usage
+    def _fault(self, fault: EngineFault) -> bytes:
+        return self._fail(fault.told(self._engine_name, self._caller_name))
 
-    def feed(self, data: bytes) -> bytes:
-        return b"".join([self._piece(piece) for piece in self._reader.feed(data)])
+    def _broken(self, error: LoramuxError) -> bytes:
+        return self._fail(error.message)
 
-    def finish(self) -> bytes:
-        rest = b"".join([self._piece(piece) for piece in self._reader.finish()])
-        return rest if self._ended else rest + self._fail("The engine ended the stream before the last token.")
+    def _incomplete(self) -> bytes:
+        return self._fail("The engine ended the stream before the last token.")
 
-    def broken(self, error: LoramuxError) -> bytes:
-        return b"" if self._ended else self._fail(error.message)
-
-    def _piece(self, piece: Delta | EngineFault) -> bytes:
-        if self._ended:
-            return b""
-        if isinstance(piece, EngineFault):
-            return self._fail(_renamed(piece.message, self._engine_name, self._caller_name))
+    def _delta(self, piece: Delta) -> bytes:
         ending = piece.ending
         told = [_told(token) for token in piece.tokens]
         self._texts.append(piece.text)
@@ -183,16 +170,10 @@ class LmiStream:
         return _line(Line(token, "", Details(_ERROR, None, None)))
 
 
-def headers_as(content_type: bytes, engine: Headers, own: bytes) -> bytes:
-    """The lines of an answer's head, with another type of content than the engine's."""
-    kept = [header for header in engine if header[0] != b"content-type"]
-    return caller_headers(kept, b"content-type: %b\r\n%b" % (content_type, own))
-
-
 def error_document(status: int, body: bytes, engine_name: str, caller_name: str) -> bytes:
     """What the engine refused with, in LMI's shape."""
     fault = read_fault(status, body)
-    return msgspec.json.encode(LmiError(_renamed(fault.message, engine_name, caller_name), status))
+    return msgspec.json.encode(LmiError(fault.told(engine_name, caller_name), status))
 
 
 def _document(body: bytes, shape: Shape) -> bytes:
@@ -240,10 +221,6 @@ def _logprob(sequence: Generated) -> float:
 
 def _told(token: Token) -> LmiToken:
     return LmiToken(token.id, token.text, token.logprob, token.special)
-
-
-def _renamed(message: str, engine_name: str, caller_name: str) -> str:
-    return renaming(engine_name, caller_name).apply_anywhere(message.encode()).decode("utf-8", "replace")
 
 
 def _line(line: Line) -> bytes:

@@ -7,10 +7,11 @@ import msgspec
 from loramux_adapters.errors import RequestInvalid
 from loramux_serving.relay.dialect import InferenceRequest, ModelName, shown
 from loramux_serving.relay.dialects.completion import completion_body
-from loramux_serving.relay.dialects.lmi_form import JSON, LmiForm, Shape, error_document, headers_as
+from loramux_serving.relay.dialects.lmi_form import JSON, LmiForm, Shape, error_document
 from loramux_serving.relay.dialects.lmi_parameters import Parameters, read_parameters
 from loramux_serving.relay.dialects.openai_form import OpenAIForm, OpenAIStream
 from loramux_serving.relay.framing import Headers
+from loramux_serving.relay.headers import headers_as
 from loramux_serving.relay.renaming import IncrementalRenaming
 from loramux_serving.relay.request import CHAT, COMPLETIONS, OpenAIRequest, decode
 

@@ -3,7 +3,7 @@
 import msgspec
 
 from loramux_adapters.errors import LoramuxError
-from loramux_serving.http_errors import error_headers, openai_body, openai_error, status_of
+from loramux_serving.http_errors import error_lines, openai_body, openai_error, status_of
 from loramux_serving.relay.dialect import Asked, Words
 from loramux_serving.relay.framing import Headers
 from loramux_serving.relay.headers import AUTHORIZATION, REQUEST_ID
@@ -47,5 +47,4 @@ def openai_words(error: LoramuxError | Refusal) -> Words:
     """An error in OpenAI's shape."""
     if isinstance(error, Refusal):
         return Words(error.status, [_JSON], msgspec.json.encode(openai_error(error.status, error.message, error.code)))
-    headers = [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
-    return Words(status_of(error), [_JSON, *headers], openai_body(error))
+    return Words(status_of(error), [_JSON, *error_lines(error)], openai_body(error))

@@ -7,7 +7,7 @@ import msgspec
 
 from loramux_adapters import errors
 from loramux_adapters.errors import LoramuxError
-from loramux_serving.http_errors import error_headers, status_of
+from loramux_serving.http_errors import error_lines, status_of
 from loramux_serving.relay.dialect import Words
 from loramux_serving.relay.dialects.completion_answer import EngineFault
 from loramux_serving.relay.refusal import Refusal
@@ -61,8 +61,7 @@ def tgi_words(error: LoramuxError | Refusal) -> Words:
     if isinstance(error, Refusal):
         return Words(error.status, [_JSON], msgspec.json.encode(TgiError(error.message, error.code)))
     status, said = told(error)
-    headers = [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
-    return Words(status, [_JSON, *headers], msgspec.json.encode(said))
+    return Words(status, [_JSON, *error_lines(error)], msgspec.json.encode(said))
 
 
 def told(error: LoramuxError) -> tuple[int, TgiError]:
@@ -73,6 +72,6 @@ def told(error: LoramuxError) -> tuple[int, TgiError]:
 
 
 def of_fault(fault: EngineFault, engine_name: str, model: str) -> tuple[int, TgiError]:
-    """An error of the engine's, with the caller's name of the model in place of the engine's."""
+    """An error of the engine's."""
     kind = VALIDATION if fault.status in (400, 413, 422) else OVERLOADED if fault.status == 429 else GENERATION
-    return kind.status, kind.said(fault.message.replace(engine_name, model))
+    return kind.status, kind.said(fault.told(engine_name, model))

@@ -15,6 +15,7 @@ from loramux_serving.relay.dialects.completion_answer import (
     read_answer,
     read_fault,
 )
+from loramux_serving.relay.dialects.completion_form import TokenStream
 from loramux_serving.relay.dialects.completion_tokens import Token
 from loramux_serving.relay.dialects.one_line import one_line
 from loramux_serving.relay.dialects.tgi_errors import (
@@ -26,8 +27,7 @@ from loramux_serving.relay.dialects.tgi_errors import (
     told,
 )
 from loramux_serving.relay.framing import Headers
-from loramux_serving.relay.headers import caller_headers
-from loramux_serving.relay.token_usage import Usage
+from loramux_serving.relay.headers import caller_headers, untyped
 
 FinishReason = Literal["length", "eos_token", "stop_sequence"]
 
@@ -112,10 +112,9 @@ class TgiForm:
         self._model = model
 
     def headers(self, status: int, engine: Headers, own: bytes, *, streamed: bool) -> bytes:
-        kept = [header for header in engine if header[0] != b"content-type"]
         further = b"x-accel-buffering: no\r\ncontent-type: text/event-stream\r\n" if streamed else _JSON
         characters = b"x-compute-characters: %d\r\n" % len(self._shape.prompt)
-        return caller_headers(kept, own) + characters + further
+        return caller_headers(untyped(engine), own) + characters + further
 
     def stream(self) -> "TgiStream":
         return TgiStream(self._shape, self._engine_name, self._model)
@@ -135,40 +134,25 @@ class TgiForm:
         return None
 
 
-class TgiStream:
-    """`relay.dialect.StreamForm`."""
+class TgiStream(TokenStream):
+    """Frames."""
 
     def __init__(self, shape: Shape, engine_name: str, model: str) -> None:
+        super().__init__(CompletionStream())
         self._shape = shape
         self._engine_name = engine_name
         self._model = model
-        self._reader = CompletionStream()
         self._texts: list[str] = []
         self._index = 0
         self._last_id = 0
-        self._ended = False
-        self.tokens_seen = False
-        self.failed = False
 
-    @property
-    def usage(self) -> Usage | None:
-        return self._reader.usage
+    def _fault(self, fault: EngineFault) -> bytes:
+        return self._fail(of_fault(fault, self._engine_name, self._model)[1])
 
-    def feed(self, data: bytes) -> bytes:
-        return b"".join([self._piece(piece) for piece in self._reader.feed(data)])
+    def _broken(self, error: LoramuxError) -> bytes:
+        return self._fail(told(error)[1])
 
-    def finish(self) -> bytes:
-        rest = b"".join([self._piece(piece) for piece in self._reader.finish()])
-        return rest if self._ended else rest + self._incomplete()
-
-    def broken(self, error: LoramuxError) -> bytes:
-        return b"" if self._ended else self._fail(told(error)[1])
-
-    def _piece(self, piece: Delta | EngineFault) -> bytes:
-        if self._ended:
-            return b""
-        if isinstance(piece, EngineFault):
-            return self._fail(of_fault(piece, self._engine_name, self._model)[1])
+    def _delta(self, piece: Delta) -> bytes:
         tokens = piece.tokens
         if piece.text and not tokens:
             return self._fail(GENERATION.said(_UNNAMED))

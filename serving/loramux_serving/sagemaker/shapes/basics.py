@@ -46,6 +46,25 @@ StartupTimeout = Annotated[int, Meta(ge=60, le=3600)]
 OrderKey = Literal["Ascending", "Descending"]
 
 
+class ListInput(Input, frozen=True):
+    """What every list can be asked. Each has its own words for `sort_by`."""
+
+    sort_by: str | None = None
+    sort_order: OrderKey | None = None
+    next_token: PaginationToken | None = None
+    max_results: MaxResults | None = None
+    name_contains: NameContains | None = None
+    creation_time_before: float | None = None
+    creation_time_after: float | None = None
+
+
+class ChangingListInput(ListInput, frozen=True):
+    """Of what can be changed."""
+
+    last_modified_time_before: float | None = None
+    last_modified_time_after: float | None = None
+
+
 TagKey = Annotated[str, Meta(min_length=1, max_length=128, pattern=_TAG)]
 
 

@@ -6,6 +6,7 @@ from msgspec import Meta
 
 from loramux_serving.sagemaker.shapes.basics import (
     AutoRollbackConfig,
+    ChangingListInput,
     ContainerImage,
     ContainerMetricsConfig,
     CopyCount,
@@ -14,12 +15,8 @@ from loramux_serving.sagemaker.shapes.basics import (
     EnvironmentMap,
     InferenceComponentName,
     Input,
-    MaxResults,
     ModelName,
-    NameContains,
-    OrderKey,
     Output,
-    PaginationToken,
     Shape,
     StartupTimeout,
     TagList,
@@ -185,16 +182,8 @@ class DescribeInferenceComponentOutput(Output, frozen=True):
     last_deployment_config: InferenceComponentDeploymentConfig | None = None
 
 
-class ListInferenceComponentsInput(Input, frozen=True):
+class ListInferenceComponentsInput(ChangingListInput, frozen=True):
     sort_by: Literal["Name", "CreationTime", "Status"] | None = None
-    sort_order: OrderKey | None = None
-    next_token: PaginationToken | None = None
-    max_results: MaxResults | None = None
-    name_contains: NameContains | None = None
-    creation_time_before: float | None = None
-    creation_time_after: float | None = None
-    last_modified_time_before: float | None = None
-    last_modified_time_after: float | None = None
     status_equals: ComponentStatus | None = None
     endpoint_name_equals: EndpointName | None = None
     variant_name_equals: VariantName | None = None

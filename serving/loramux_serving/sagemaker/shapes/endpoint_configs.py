@@ -7,12 +7,9 @@ from msgspec import Meta, field
 from loramux_serving.sagemaker.shapes.basics import (
     EndpointConfigName,
     Input,
-    MaxResults,
+    ListInput,
     ModelName,
-    NameContains,
-    OrderKey,
     Output,
-    PaginationToken,
     RoleArn,
     Shape,
     StartupTimeout,
@@ -102,14 +99,8 @@ class DescribeEndpointConfigOutput(Output, frozen=True):
     metrics_config: MetricsConfig | None = None
 
 
-class ListEndpointConfigsInput(Input, frozen=True):
+class ListEndpointConfigsInput(ListInput, frozen=True):
     sort_by: Literal["Name", "CreationTime"] | None = None
-    sort_order: OrderKey | None = None
-    next_token: PaginationToken | None = None
-    max_results: MaxResults | None = None
-    name_contains: NameContains | None = None
-    creation_time_before: float | None = None
-    creation_time_after: float | None = None
 
 
 class EndpointConfigSummary(Shape, frozen=True):

@@ -6,15 +6,12 @@ from msgspec import Meta
 
 from loramux_serving.sagemaker.shapes.basics import (
     AutoRollbackConfig,
+    ChangingListInput,
     DeployedImage,
     EndpointConfigName,
     EndpointName,
     Input,
-    MaxResults,
-    NameContains,
-    OrderKey,
     Output,
-    PaginationToken,
     Shape,
     TagList,
 )
@@ -95,16 +92,8 @@ class DescribeEndpointOutput(Output, frozen=True):
     failure_reason: str | None = None
 
 
-class ListEndpointsInput(Input, frozen=True):
+class ListEndpointsInput(ChangingListInput, frozen=True):
     sort_by: Literal["Name", "CreationTime", "Status"] | None = None
-    sort_order: OrderKey | None = None
-    next_token: PaginationToken | None = None
-    max_results: MaxResults | None = None
-    name_contains: NameContains | None = None
-    creation_time_before: float | None = None
-    creation_time_after: float | None = None
-    last_modified_time_before: float | None = None
-    last_modified_time_after: float | None = None
     status_equals: EndpointStatus | None = None
 
 

@@ -9,12 +9,9 @@ from loramux_serving.sagemaker.shapes.basics import (
     ContainerMetricsConfig,
     EnvironmentMap,
     Input,
-    MaxResults,
+    ListInput,
     ModelName,
-    NameContains,
-    OrderKey,
     Output,
-    PaginationToken,
     RoleArn,
     Shape,
     TagList,
@@ -114,14 +111,8 @@ class DescribeModelOutput(Output, frozen=True):
     enable_network_isolation: bool | None = None
 
 
-class ListModelsInput(Input, frozen=True):
+class ListModelsInput(ListInput, frozen=True):
     sort_by: Literal["Name", "CreationTime"] | None = None
-    sort_order: OrderKey | None = None
-    next_token: PaginationToken | None = None
-    max_results: MaxResults | None = None
-    name_contains: NameContains | None = None
-    creation_time_before: float | None = None
-    creation_time_after: float | None = None
 
 
 class ModelSummary(Shape, frozen=True):
