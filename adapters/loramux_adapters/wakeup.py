@@ -10,8 +10,8 @@ class Wakeup:
     def __init__(self) -> None:
         self.waiters: set[asyncio.Future[None]] = set()
 
-    async def wait(self, timeout_s: float) -> bool:
-        """True when woken, False after `timeout_s`."""
+    async def wait(self, timeout_s: float | None = None) -> bool:
+        """True when woken, False after `timeout_s`; None: however long it takes."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiters.add(waiter)
         try:

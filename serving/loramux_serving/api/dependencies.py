@@ -6,6 +6,7 @@ from fastapi import Depends, Header, HTTPException, Request
 
 from loramux_serving.auth import sigv4
 from loramux_serving.relay.dialect import Asked
+from loramux_serving.relay.headers import first_of_each
 from loramux_serving.relay.ports import Principal
 from loramux_serving.services import Services
 
@@ -53,8 +54,8 @@ def signed_principal(request: Request, services: ServicesDep, body: BodyDep) -> 
     if scope["query_string"]:
         target += b"?" + scope["query_string"]
     headers: list[tuple[bytes, bytes]] = scope["headers"]
-    told = dict(reversed(headers))
-    return services.keyring.authenticate(sigv4.read(Asked(request.method.encode("ascii"), target, headers, told), body))
+    asked = Asked(request.method.encode("ascii"), target, headers, first_of_each(headers))
+    return services.keyring.authenticate(sigv4.read(asked, body))
 
 
 SignedPrincipalDep = Annotated[Principal, Depends(signed_principal)]

@@ -17,7 +17,6 @@ _log = structlog.get_logger(__name__)
 
 _LOOK_S = 0.1
 """Pause between two looks whether a replica that is to stop has come to an end of its requests."""
-_FOREVER_S = 3600.0
 
 
 class Copies:
@@ -127,7 +126,7 @@ class Copies:
         replica = member.replica
         while True:
             while not (replica.wanted or self._closing):
-                await member.changed.wait(_FOREVER_S)
+                await member.changed.wait()
             if self._closing:
                 return
             async with member.supervisor:
@@ -145,7 +144,7 @@ class Copies:
         while not self._closing:
             if replica.wanted:
                 deadline = None
-                await member.changed.wait(_FOREVER_S)
+                await member.changed.wait()
                 continue
             if deadline is None:
                 deadline = loop.time() + self._drain_timeout_s

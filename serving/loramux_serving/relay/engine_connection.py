@@ -11,7 +11,7 @@ import msgspec
 from loramux_adapters.errors import EngineFailed, EngineTimeout, LoramuxError
 from loramux_serving.relay.eager import Signal
 from loramux_serving.relay.framing import Headers
-from loramux_serving.relay.headers import CONTENT_LENGTH
+from loramux_serving.relay.headers import CONTENT_LENGTH, first_of_each
 from loramux_serving.relay.known_heads import KnownHeads, cut
 
 MAX_HEAD_BYTES = 1024 * 1024
@@ -316,7 +316,7 @@ class EngineConnection(asyncio.Protocol):
             self._lines.clear()
             return
         lines = self._lines
-        values = dict(reversed(lines))  # the first of each name
+        values = first_of_each(lines)
         self.headers = tuple([line for line in lines if line[0] != CONTENT_LENGTH])
         framed = CONTENT_LENGTH in values or b"transfer-encoding" in values or status in (204, 304)
         self.is_stream = b"content-type" in values and values[b"content-type"].startswith(b"text/event-stream")

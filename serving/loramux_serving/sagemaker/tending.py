@@ -21,7 +21,6 @@ _LOOK_S = 0.1
 """Pause between two looks at a fleet that is coming up."""
 _AGAIN_S = 1.0
 """Pause after a failure of the database."""
-_FOREVER_S = 3600.0
 
 
 class Tending:
@@ -65,7 +64,7 @@ class Tending:
         while True:
             owner = self._fleet.owner()
             if owner is None or owner[0].state is ResourceState.SETTLED:
-                await self._changed.wait(_FOREVER_S)
+                await self._changed.wait()
                 continue
             resource, fleet = owner
             try:
