@@ -175,6 +175,8 @@ def test_a_gateway_that_waits_for_its_base(tmp_path: Path, sources: Path) -> Non
     with ScaledGateway(tmp_path / "home", sources, start=0) as gateway:
         assert gateway.states() == ["stopped", "stopped"]
         assert gateway.engines() == []
+        probes = ("/readyz", "/ping", "/health")
+        assert [httpx.get(f"{gateway.url}{path}").status_code for path in probes] == [200, 503, 503]
         added = add(gateway, "tone", sources / "one")
         assert (added.status_code, added.json()["live"], added.json()["tiers"]) == (201, 1, {})
         assert ask(gateway, "tone").status_code == 503
@@ -192,6 +194,7 @@ def test_a_gateway_that_waits_for_its_base(tmp_path: Path, sources: Path) -> Non
         residents = gateway.fleet()["replicas"][0]["residents"]
         assert [resident["adapter"] for resident in residents] == ["tone"], "it was loaded before it took requests"
         assert ask(gateway, "tone").status_code == 200
+        assert [httpx.get(f"{gateway.url}{path}").status_code for path in probes] == [200, 200, 200]
         refused = gateway.admin("PUT", "/replicas", json={"wanted": 3})
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request")
 

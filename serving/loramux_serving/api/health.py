@@ -24,7 +24,7 @@ async def readyz(services: ServicesDep) -> JSONResponse:
     """200 when the base and every pinned adapter can answer, else 503 with what is missing. Also 200 where no copy of
     the base is wanted: whoever asks for one comes through here."""
     lacks = missing(services)
-    if lacks:
+    if lacks and services.copies.wanted:
         return JSONResponse({"status": "not ready", "missing": lacks}, status_code=503, headers={"Retry-After": "2"})
     return JSONResponse({"status": "ready"})
 
@@ -51,8 +51,6 @@ def _show_tiers(services: Services, found: Whereabouts) -> None:
 
 def missing(services: Services) -> list[str]:
     """What must answer, and can not."""
-    if services.copies.wanted == 0:
-        return []
     ready = [status.id for status in services.fleet.statuses() if status.state == "ready"]
     if not ready:
         return [services.registry.snapshot.base.adapter]
